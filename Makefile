@@ -1,0 +1,32 @@
+# Two commands set everything up: `make demo` and `make test`. Both create .venv on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test test-slow check serve clean
+
+demo: $(INSTALLED)
+	$(BIN)/modelpress demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n 2 -q
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -q -m slow --timeout 3600
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: $(INSTALLED)
+	$(BIN)/modelpress serve
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compress,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv out .mypy_cache .pytest_cache .ruff_cache .hypothesis
