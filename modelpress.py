@@ -3,4 +3,6 @@
 Each package's own `cli.py` is imported only when one of its commands is called, so `modelpress --help`
 answers at once and `modelpress serve` never imports torch.
 """
+
+
 def main() -> None: ...

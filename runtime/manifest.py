@@ -1,0 +1,248 @@
+"""The bundle's manifest: identity, signature, processing, lineage, evidence and provenance.
+
+Pure data, validated once at the edge; unknown keys are refused. It opens no file: `runtime.bundle` does.
+The trade-off: everything a server needs is spelled out here, even where a graph could be asked, so that a
+bundle can be described, listed and compared without loading it.
+"""
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Task = Literal[
+    "image-classification",
+    "text-classification",
+    "token-classification",
+    "embedding",
+    "text-generation",
+    "tensor",
+]
+DType = Literal["float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool"]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
+
+class Frozen(BaseModel):
+    """A value object: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(Frozen):
+    """One named tensor. A string in `shape` is a symbolic axis, such as `batch` or `sequence`."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+class Signature(Frozen):
+    """The tensors a model takes and gives."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class TensorProcessing(Frozen):
+    """Tensors go in and out as they are."""
+
+    kind: Literal["tensor"] = "tensor"
+
+
+class ImageProcessing(Frozen):
+    """An image becomes float32 [channels, height, width]: resized, times `rescale`, minus mean, over std."""
+
+    kind: Literal["image"] = "image"
+    mode: Literal["L", "RGB"]
+    height: int
+    width: int
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+
+
+class TextProcessing(Frozen):
+    """A text becomes input_ids and attention_mask, int64 [batch, sequence], padded on the right.
+
+    Longer texts are truncated to `max_length` tokens (the special tokens included).
+    """
+
+    kind: Literal["text"] = "text"
+    tokenizer: FileName = "tokenizer.json"
+    max_length: int
+    pad_id: int = 0
+    token_type_ids: bool = False
+    pooling: Literal["none", "mean", "cls"] = "none"
+    normalize: bool = False
+
+
+class GenerationProcessing(Frozen):
+    """A prompt becomes tokens, and generation ends at any of `eos_ids`."""
+
+    kind: Literal["generation"] = "generation"
+    tokenizer: FileName = "tokenizer.json"
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+
+
+Processing = Annotated[
+    TensorProcessing | ImageProcessing | TextProcessing | GenerationProcessing, Field(discriminator="kind")
+]
+
+
+class FeedForwardGraph(Frozen):
+    """One graph, run once per batch."""
+
+    kind: Literal["feed-forward"] = "feed-forward"
+    file: FileName = "model.onnx"
+
+
+class KVLayer(Frozen):
+    """One layer's cache: keys and values are [batch, heads, capacity, head_dim] each."""
+
+    heads: int
+    head_dim: int
+
+
+class DecoderGraph(Frozen):
+    """A decoder over KV buffers that the caller owns; the layers may differ (pruned models do)."""
+
+    kind: Literal["decoder"] = "decoder"
+    file: FileName = "decoder.onnx"
+    layers: tuple[KVLayer, ...]
+    kv_dtype: Literal["float32", "float16"] = "float32"
+    vocab_size: int
+    context_length: int
+
+
+Graph = Annotated[FeedForwardGraph | DecoderGraph, Field(discriminator="kind")]
+
+
+class StepRecord(Frozen):
+    """One step of the lineage: what was asked, and what it measured."""
+
+    method: str
+    config: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+    seconds: float = 0.0
+
+
+class Lineage(Frozen):
+    """Where a bundle comes from: its source, and every step applied to it, in order."""
+
+    source: str
+    steps: tuple[StepRecord, ...] = ()
+
+
+class Interval(Frozen):
+    """A 95% interval."""
+
+    low: float
+    high: float
+
+
+class Quality(Frozen):
+    """A metric of the shipped graph beside the baseline's, on the same examples.
+
+    `drop` is how much worse the variant is: absolute for a score in [0, 1], relative for a perplexity.
+    Negative means better. Its interval comes from a paired bootstrap over examples.
+    """
+
+    metric: str
+    higher_is_better: bool
+    value: float
+    interval: Interval
+    baseline: float
+    drop: float
+    drop_interval: Interval
+    examples: int
+
+
+class Latency(Frozen):
+    """Medians of interleaved runs of the variant and the baseline on one machine, in milliseconds."""
+
+    workload: str
+    median_ms: float
+    p90_ms: float
+    baseline_median_ms: float
+    speedup: float
+    speedup_interval: Interval
+    runs: int
+
+
+class Sample(Frozen):
+    """One input and what the shipped graph answered, for people to read."""
+
+    input: str
+    output: str
+    baseline: str
+
+
+class Evidence(Frozen):
+    """What was measured on the graph that ships."""
+
+    size_bytes: int
+    baseline_size_bytes: int
+    quality: Quality | None = None
+    latency: tuple[Latency, ...] = ()
+    parity: dict[str, float] = {}
+    samples: tuple[Sample, ...] = ()
+    machine: dict[str, Any] = {}
+
+
+class Provenance(Frozen):
+    """What it would take to make the same bundle again."""
+
+    versions: dict[str, str] = {}
+    seed: int = 0
+    data_fingerprint: str = ""
+
+
+class FileRecord(Frozen):
+    """One file's checksum (hexadecimal sha256) and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+class Manifest(Frozen):
+    """`manifest.json`. `version` is the content hash; `seal` guards the manifest itself against edits."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    variant: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    version: str = ""
+    task: Task
+    signature: Signature
+    processing: Processing = TensorProcessing()
+    labels: tuple[str, ...] = ()
+    graph: Graph
+    lineage: Lineage
+    evidence: Evidence | None = None
+    provenance: Provenance = Provenance()
+    files: dict[FileName, FileRecord] = {}
+    seal: str = ""
+
+    @property
+    def tag(self) -> str:
+        """The name that the store and the service know this bundle by."""
+        return f"{self.name}-{self.variant}"
+
+    def content_hash(self) -> str:
+        """Sixteen hexadecimal digits over what the model *is*; measurements and times do not count."""
+        identity = {"name", "variant", "task", "signature", "processing", "labels", "graph", "files"}
+        return _digest(self.model_dump_json(include=identity))[:16]
+
+    def sealed(self) -> "Manifest":
+        """This manifest with `version` and `seal` filled in."""
+        versioned = self.model_copy(update={"version": self.content_hash(), "seal": ""})
+        return versioned.model_copy(update={"seal": _digest(versioned.model_dump_json())})
+
+    def is_intact(self) -> bool:
+        """Whether `version` and `seal` are what the content says."""
+        return self == self.sealed()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
