@@ -1,0 +1,72 @@
+"""A bundle, loaded: the door of this package. `load_model(Bundle.open(path))` is all a caller needs."""
+
+from collections.abc import Iterator, Sequence
+
+from runtime.bundle import Bundle
+from runtime.decoder import Decoder, score
+from runtime.errors import InputError
+from runtime.manifest import DecoderGraph, GenerationProcessing, Manifest
+from runtime.processing import Array, load_tokenizer
+from runtime.sampling import SamplingParams
+from runtime.scheduler import Request, Scheduler
+from runtime.session import open_session
+from runtime.tensor import TensorModel
+from runtime.text import TextStream
+
+
+class TextModel:
+    """A decoder bundle, loaded: weights and tokenizer, shared by any number of schedulers."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        graph, processing = bundle.manifest.graph, bundle.manifest.processing
+        if not isinstance(graph, DecoderGraph) or not isinstance(processing, GenerationProcessing):
+            raise TypeError(f"{bundle.path} does not hold a decoder")
+        self.bundle = bundle
+        self.manifest: Manifest = bundle.manifest
+        self.tokenizer = load_tokenizer(bundle.file(processing.tokenizer))
+        self.graph, self._processing = graph, processing
+        self._session = open_session(bundle.file(graph.file), threads=threads)
+
+    def encode(self, text: str) -> list[int]:
+        """A prompt's tokens, with the beginning-of-text token where the model wants one.
+
+        Raises InputError for an empty prompt where the model has no such token.
+        """
+        bos = self._processing.bos_id
+        tokens = ([] if bos is None else [bos]) + self.tokenizer.encode(text, add_special_tokens=False).ids
+        if not tokens:
+            raise InputError("the prompt is empty; send some text")
+        return tokens
+
+    def scheduler(self, slots: int = 8) -> Scheduler:
+        """A scheduler with KV buffers of its own for `slots` sequences at once."""
+        return Scheduler(Decoder(self._session, self.graph, slots), self._processing.eos_ids)
+
+    def text_stream(self, stop: Sequence[str] = ()) -> TextStream:
+        """A fresh detokenizer for one answer."""
+        return TextStream(self.tokenizer, stop)
+
+    def generate(
+        self, prompt: str | list[int], params: SamplingParams, stop: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """Continue one prompt in process, giving the text piece by piece."""
+        scheduler, stream = self.scheduler(slots=1), self.text_stream(stop)
+        tokens = self.encode(prompt) if isinstance(prompt, str) else prompt
+        scheduler.add(Request("", tokens, params))
+        while scheduler.has_work and not stream.stopped:
+            for event in scheduler.step():
+                if event.token_id is not None and (text := stream.push(event.token_id)):
+                    yield text
+        if rest := stream.flush():
+            yield rest
+
+    def score(self, input_ids: Array) -> Array:
+        """Logits after every token, float32 [batch, sequence, vocabulary], from the graph that ships."""
+        return score(self._session, self.graph, input_ids)
+
+
+def load_model(bundle: Bundle, *, threads: int | None = None) -> TensorModel | TextModel:
+    """Load what the bundle holds. `threads` bounds the cores of one run (default: all that may be used)."""
+    if isinstance(bundle.manifest.graph, DecoderGraph):
+        return TextModel(bundle, threads=threads)
+    return TensorModel(bundle, threads=threads)

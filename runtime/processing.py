@@ -1,0 +1,151 @@
+"""Pre- and post-processing in numpy: images and texts to tensors, logits to labels.
+
+Declared in the bundle's manifest and used alike by training, evaluation and serving, so that there is one
+implementation. It does not know which graph runs in between. Images are resized with Pillow.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+from tokenizers import Tokenizer
+
+from runtime.errors import InputError
+from runtime.manifest import ImageProcessing, TextProcessing
+
+Array = npt.NDArray[Any]
+
+# Refuse to decode anything larger: 64 megapixels is beyond any model here and bounds a decompression bomb.
+MAX_PIXELS = 64_000_000
+_RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+def preprocess_images(images: Sequence[Image.Image | bytes], processing: ImageProcessing) -> Array:
+    """Images, or encoded PNG/JPEG bytes, as float32 [batch, channels, height, width].
+
+    Raises InputError for an empty batch, or for bytes that are not an image.
+    """
+    if not images:
+        raise InputError("the batch is empty; send at least one image")
+    return np.stack([_image_tensor(image, processing) for image in images])
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextProcessing) -> dict[str, Array]:
+    """Texts as input_ids and attention_mask, int64 [batch, sequence], padded on the right to the longest.
+
+    Longer texts are truncated to `processing.max_length`. Raises InputError for an empty batch or text.
+    """
+    if not texts:
+        raise InputError("the batch is empty; send at least one text")
+    for index, text in enumerate(texts):
+        if not text.strip():
+            raise InputError(f"text {index} is empty; send at least one word")
+    if (tokenizer.truncation or {}).get("max_length") != processing.max_length:
+        tokenizer.enable_truncation(processing.max_length)
+    encodings = tokenizer.encode_batch(list(texts))
+    length = max(len(encoding.ids) for encoding in encodings)
+    for encoding in encodings:
+        encoding.pad(length, pad_id=processing.pad_id)
+    tensors = {
+        "input_ids": np.array([encoding.ids for encoding in encodings], np.int64),
+        "attention_mask": np.array([encoding.attention_mask for encoding in encodings], np.int64),
+    }
+    if processing.token_type_ids:
+        tensors["token_type_ids"] = np.array([encoding.type_ids for encoding in encodings], np.int64)
+    return tensors
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json`, with its own padding and truncation switched off."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def pool(hidden: Array, attention_mask: Array, processing: TextProcessing) -> Array:
+    """Token vectors [batch, sequence, width] to one vector a text, [batch, width] (`none`: unchanged).
+
+    Mean pooling counts the tokens that the mask keeps (Reimers and Gurevych, 2019, arXiv:1908.10084).
+    """
+    if processing.pooling == "none":
+        return hidden
+    if processing.pooling == "cls":
+        pooled = hidden[:, 0]
+    else:
+        mask = attention_mask[..., None].astype(hidden.dtype)
+        pooled = (hidden * mask).sum(1) / np.maximum(mask.sum(1), 1)
+    if not processing.normalize:
+        return pooled
+    return np.asarray(pooled / np.maximum(np.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12))
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities over the last axis, computed without overflow."""
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
+
+
+def classify(logits: Array, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Logits [batch, classes] as one `{label, probability, scores}` a row."""
+    names = labels or [str(index) for index in range(logits.shape[-1])]
+    return [_label(row, names) for row in softmax(logits)]
+
+
+def tag_tokens(
+    logits: Array, inputs: Mapping[str, Array], tokenizer: Tokenizer, labels: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Logits [batch, sequence, classes] as one `{tokens: [{token, label, probability}]}` a row."""
+    answers = []
+    for row, ids, mask in zip(softmax(logits), inputs["input_ids"], inputs["attention_mask"], strict=True):
+        kept = int(mask.sum())
+        best = row[:kept].argmax(-1)
+        tokens = [
+            {
+                "token": tokenizer.id_to_token(int(token)),
+                "label": labels[label] if labels else str(label),
+                "probability": float(row[i, label]),
+            }
+            for i, (token, label) in enumerate(zip(ids[:kept], best, strict=True))
+        ]
+        answers.append({"tokens": tokens})
+    return answers
+
+
+def _label(probabilities: Array, names: Sequence[str]) -> dict[str, Any]:
+    best = int(probabilities.argmax())
+    scores = {name: float(value) for name, value in zip(names, probabilities, strict=True)}
+    return {"label": names[best], "probability": scores[names[best]], "scores": scores}
+
+
+def _image_tensor(image: Image.Image | bytes, processing: ImageProcessing) -> Array:
+    picture = _decode(image) if isinstance(image, bytes) else image
+    picture = picture.convert(processing.mode)
+    if picture.size != (processing.width, processing.height):
+        picture = picture.resize((processing.width, processing.height), _RESAMPLE[processing.resample])
+    pixels = np.asarray(picture, np.float32).reshape(processing.height, processing.width, -1)
+    mean, std = np.array(processing.mean, np.float32), np.array(processing.std, np.float32)
+    return ((pixels * np.float32(processing.rescale) - mean) / std).transpose(2, 0, 1)
+
+
+def _decode(data: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP", "GIF"))
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(
+                f"the image has {image.width}x{image.height} pixels; send at most {MAX_PIXELS:,}"
+            )
+        image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"not a readable image ({error}); send a whole PNG, JPEG, WebP, BMP or GIF"
+        ) from None
+    return image

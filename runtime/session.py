@@ -1,0 +1,76 @@
+"""The only place that makes an onnxruntime session: providers, thread budget, and errors in plain words.
+
+It does not run anything. The trade-off: worker threads do not spin while idle, which costs some microseconds
+a call and gives the cores back to the other sessions and to the web server.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime as ort
+
+from runtime.errors import GraphError
+from runtime.manifest import DType, TensorSpec
+
+DTYPES: dict[str, DType] = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+def open_session(path: Path, *, threads: int | None = None, spinning: bool = False) -> ort.InferenceSession:
+    """A session over the graph at `path`, on the GPU when onnxruntime has one, else on the CPU.
+
+    `threads` is the number of cores one run may use (default: all this process may use).
+    Raises GraphError where the file is missing, not ONNX, or refused by onnxruntime.
+    """
+    if not path.is_file():
+        raise GraphError(f"{path}: no such file; name an ONNX graph")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=_providers())
+    except Exception as error:  # onnxruntime raises a class of its own for each of its status codes
+        reason = str(error).splitlines()[0][:300]
+        raise GraphError(f"{path}: onnxruntime cannot load it ({reason}); export it again") from None
+
+
+def available_cores() -> int:
+    """Cores this process may use: its CPU affinity, cut by the cgroup's CPU quota (v2) where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores
+
+
+def tensor_specs(nodes: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
+    """The typed signature of a session's inputs or outputs."""
+    return tuple(_tensor_spec(node) for node in nodes)
+
+
+def _tensor_spec(node: ort.NodeArg) -> TensorSpec:
+    if node.type not in DTYPES:
+        raise GraphError(
+            f"tensor '{node.name}' is of type {node.type}; supported: {', '.join(DTYPES.values())}"
+        )
+    shape = tuple(
+        axis if isinstance(axis, int) else str(axis or f"axis{i}") for i, axis in enumerate(node.shape)
+    )
+    return TensorSpec(name=node.name, dtype=DTYPES[node.type], shape=shape)
+
+
+def _providers() -> list[str]:
+    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    return [provider for provider in wanted if provider in ort.get_available_providers()]

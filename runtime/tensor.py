@@ -1,0 +1,113 @@
+"""Batched feed-forward models: tensors in, tensors out; or a person's input in, an answer out.
+
+It checks everything a request can get wrong before onnxruntime sees it. It does not batch across requests.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+from tokenizers import Tokenizer
+
+from runtime import processing as proc
+from runtime.bundle import Bundle
+from runtime.errors import InputError
+from runtime.manifest import FeedForwardGraph, ImageProcessing, Manifest, TensorSpec, TextProcessing
+from runtime.processing import Array
+from runtime.session import open_session
+
+
+class TensorModel:
+    """A feed-forward bundle, loaded. `run` and `predict` may be called from several threads."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        graph = bundle.manifest.graph
+        if not isinstance(graph, FeedForwardGraph):
+            raise TypeError(f"{bundle.path} holds a {graph.kind} graph")
+        self.bundle = bundle
+        self.manifest: Manifest = bundle.manifest
+        self._session = open_session(bundle.file(graph.file), threads=threads)
+        self._outputs = [output.name for output in self.manifest.signature.outputs]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Named tensors to named tensors, as the signature says.
+
+        Raises InputError naming what does not fit.
+        """
+        self.check(inputs)
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+    def predict(self, items: Sequence[Image | bytes | str | Array]) -> list[dict[str, Any]]:
+        """Answers in the task's own words, one for each item.
+
+        As the bundle's processing says, an item is an image (or its encoded bytes), a text, or one
+        example's tensor.
+        """
+        inputs = self._encode(items)
+        return self._decode(self.run(inputs), inputs)
+
+    def check(self, inputs: Mapping[str, Array]) -> None:
+        """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty."""
+        expected = {spec.name: spec for spec in self.manifest.signature.inputs}
+        if missing := sorted(expected.keys() - inputs.keys()):
+            raise InputError(f"input '{missing[0]}' is missing; {self.manifest.tag} takes {_list(expected)}")
+        if unknown := sorted(inputs.keys() - expected.keys()):
+            raise InputError(f"unknown input '{unknown[0]}'; {self.manifest.tag} takes {_list(expected)}")
+        axes: dict[str, int] = {}
+        for name, spec in expected.items():
+            _check_tensor(inputs[name], spec, axes)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        processing = self.manifest.processing
+        assert isinstance(processing, TextProcessing)
+        return proc.load_tokenizer(self.bundle.file(processing.tokenizer))
+
+    def _encode(self, items: Sequence[Any]) -> dict[str, Array]:
+        processing = self.manifest.processing
+        names = [spec.name for spec in self.manifest.signature.inputs]
+        if isinstance(processing, ImageProcessing):
+            return {names[0]: proc.preprocess_images(items, processing)}
+        if isinstance(processing, TextProcessing):
+            encoded = proc.encode_texts(self._tokenizer, items, processing)
+            return {name: encoded[name] for name in names}
+        if not len(items):
+            raise InputError("the batch is empty; send at least one tensor")
+        return {names[0]: np.stack([np.asarray(item) for item in items])}
+
+    def _decode(self, outputs: Mapping[str, Array], inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
+        first = outputs[self._outputs[0]]
+        processing, task, labels = self.manifest.processing, self.manifest.task, self.manifest.labels
+        if task in ("image-classification", "text-classification"):
+            return proc.classify(first, labels)
+        if isinstance(processing, TextProcessing) and task == "embedding":
+            vectors = proc.pool(first, inputs["attention_mask"], processing)
+            return [{"embedding": vector.tolist()} for vector in vectors]
+        if task == "token-classification":
+            return proc.tag_tokens(first, inputs, self._tokenizer, labels)
+        return [{name: outputs[name][row].tolist() for name in self._outputs} for row in range(len(first))]
+
+
+def _check_tensor(tensor: Array, spec: TensorSpec, axes: dict[str, int]) -> None:
+    if tensor.dtype != spec.dtype:
+        raise InputError(f"input '{spec.name}' is {tensor.dtype}; send {spec.dtype}")
+    if tensor.ndim != len(spec.shape):
+        raise InputError(f"input '{spec.name}' has shape {list(tensor.shape)}; send {_shape(spec)}")
+    for axis, size in zip(spec.shape, tensor.shape, strict=True):
+        wanted = axes.setdefault(axis, size) if isinstance(axis, str) else axis
+        if size != wanted:
+            raise InputError(f"input '{spec.name}' has shape {list(tensor.shape)}; send {_shape(spec)}")
+    if tensor.size == 0:
+        raise InputError(f"input '{spec.name}' is empty (shape {list(tensor.shape)}); send at least one row")
+    if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
+        raise InputError(f"input '{spec.name}' holds NaN or infinite values; send finite numbers")
+
+
+def _shape(spec: TensorSpec) -> str:
+    return f"[{', '.join(str(axis) for axis in spec.shape)}]"
+
+
+def _list(names: Mapping[str, Any]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
