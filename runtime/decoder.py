@@ -120,6 +120,7 @@ class _Step:
     seqlens_k: Array
     total_length: Array
     logits: Array
+    _cache: list[Array]
     _session: Any
     _binding: Any
 
@@ -129,10 +130,12 @@ class _Step:
         batch = len(cache[0])
         self.input_ids = np.zeros((batch, length), np.int64)
         self.position_ids = np.zeros((batch, length), np.int64)
-        self.logit_positions = np.zeros((batch, kept), np.int64)
+        self.logit_positions = np.zeros(kept, np.int64)
         self.seqlens_k = np.zeros(batch, np.int32)
         self.total_length = np.zeros((), np.int32)
         self.logits = np.empty((batch, kept, graph.vocab_size), np.float32)
+        # The binding holds addresses only: this keeps the memory behind them alive.
+        self._cache = cache
         self._session, self._binding = session, session.io_binding()
         layers = len(graph.layers)
         self._bind_inputs(
@@ -150,7 +153,7 @@ class _Step:
             self._bind_output(name, buffer)
 
     def run(self, totals: Array) -> Array:
-        """Run; `totals` [batch] counts each row's cached tokens afterwards. Logits [batch, kept, vocabulary]."""
+        """Run; `totals` [batch] counts the cached tokens of each row afterwards. Gives the logits."""
         self.seqlens_k[:] = totals - 1
         self.total_length[...] = totals.max()
         self._session.run_with_iobinding(self._binding)

@@ -63,7 +63,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextPro
     return tensors
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path | str) -> Tokenizer:
     """The tokenizer of a `tokenizer.json`, with its own padding and truncation switched off."""
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()

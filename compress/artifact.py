@@ -1,0 +1,51 @@
+"""What passes between graph stages: one ONNX file with what the runtime must know to run it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from runtime.manifest import Graph, Signature
+
+DESCRIPTION = "graph.json"
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    graph: Graph
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class GraphArtifact:
+    """A graph in a folder of its own, beside its description."""
+
+    folder: Path
+    graph: Graph
+    signature: Signature
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / self.graph.file
+
+    @property
+    def size_bytes(self) -> int:
+        """What the graph takes on disk, weights included."""
+        return self.path.stat().st_size
+
+    def at(self, folder: Path) -> "GraphArtifact":
+        """The same description for a graph that a step writes to `folder`."""
+        return replace(self, folder=folder)
+
+    def save(self) -> None:
+        """Write the description beside the graph."""
+        description = _Description(graph=self.graph, signature=self.signature)
+        (self.folder / DESCRIPTION).write_text(description.model_dump_json(indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> "GraphArtifact":
+        """Read what `save` wrote."""
+        description = _Description.model_validate_json((folder / DESCRIPTION).read_bytes())
+        return cls(folder, description.graph, description.signature)

@@ -1,0 +1,109 @@
+"""int8 by onnxruntime's own quantizer: dynamic, and static with calibrated ranges in QDQ form.
+
+It prepares the graph (shapes inferred, batch norms folded) and feeds calibration data; the arithmetic is
+onnxruntime's. Embeddings, which it would give one scale for the whole table, get one a group instead.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from compress.export.graph import save_model, strip
+from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static
+from compress.quantize.int4 import quantize_embeddings
+from runtime.processing import Array
+
+OBSERVERS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+
+
+def dynamic(config: Int8Dynamic, source: Path, target: Path) -> None:
+    """Quantize the graph at `source` into `target`: int8 weights, activations as they come."""
+    with _quiet():
+        prepared = _prepare(source, target)
+        quantize_dynamic(
+            prepared,
+            target,
+            op_types_to_quantize=["MatMul", "Gemm", "LSTM", "Attention"],
+            per_channel=config.per_channel,
+            reduce_range=config.reduce_range,
+            weight_type=QuantType.QInt8,
+            # Types past GroupQueryAttention cannot be inferred: onnx does not know the operator.
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
+    _finish(target, prepared)
+
+
+def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dict[str, Array]]) -> None:
+    """Quantize the graph at `source` into `target` with ranges observed over `batches` of real inputs."""
+    with _quiet():
+        prepared = _prepare(source, target)
+        quantize_static(
+            prepared,
+            target,
+            _Reader(batches),
+            quant_format=QuantFormat.QDQ,
+            calibrate_method=OBSERVERS[config.calibration.observer],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=config.per_channel,
+            reduce_range=config.reduce_range,
+            extra_options=_observer_options(config.calibration),
+        )
+    _finish(target, prepared)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """onnxruntime's calibration interface over an iterator of named batches."""
+
+    def __init__(self, batches: Iterator[dict[str, Array]]) -> None:
+        self._batches = batches
+
+    def get_next(self) -> dict[str, Array] | None:
+        return next(self._batches, None)
+
+
+def _observer_options(config: CalibrationConfig) -> dict[str, Any]:
+    return {"CalibPercentile": config.percentile} if config.observer == "percentile" else {}
+
+
+def _prepare(source: Path, target: Path) -> Path:
+    prepared = target.with_suffix(".prepared.onnx")
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    return prepared
+
+
+def _finish(target: Path, prepared: Path) -> None:
+    prepared.unlink()
+    model = onnx.load(target)
+    quantize_embeddings(model, bits=8, group_size=32)
+    strip(model)
+    save_model(model, target)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime's quantizer logs advice for its developers on the root logger."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)

@@ -1,0 +1,189 @@
+"""Recipes: the YAML that a user writes, checked whole before anything is trained.
+
+An error names the key, the file and the line, and suggests the nearest valid name. It runs nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter, ValidationError
+
+from compress.errors import RecipeError
+from compress.step import StepConfig, methods, validate
+from runtime.manifest import Task
+from runtime.suggest import nearest
+
+Location = tuple[int | str, ...]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GateConfig(_Config):
+    """What a variant must keep to be published.
+
+    `max_drop` bounds how much worse the metric may get: absolute for a score in [0, 1], relative for a
+    perplexity. `min_speedup` bounds the slowest measured workload. None asks nothing.
+    """
+
+    max_drop: float | None = Field(default=0.01, ge=0)
+    min_speedup: float | None = Field(default=None, gt=0)
+    examples: int = Field(default=1000, ge=1)
+
+
+class Recipe(_Config):
+    """One model, the steps applied to it in order, and the gate that the result must pass."""
+
+    model: str = Field(pattern=r"^(zoo|hf|py|onnx):.+")
+    data: str | None = None
+    name: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    variant: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    full: bool = False
+    seed: int = Field(default=0, ge=0)
+    steps: tuple[SerializeAsAny[StepConfig], ...] = ()
+    gate: GateConfig = GateConfig()
+
+    @property
+    def variant_name(self) -> str:
+        """The given variant, or one made of the steps: `prune-int8-static`; `fp32` where there is none."""
+        return self.variant or "-".join(step.variant for step in self.steps) or "fp32"
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check a recipe file. Raises RecipeError."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"{path}: cannot be read ({error}); name a recipe file, such as recipes/digits.yaml"
+        ) from None
+    return parse_recipe(text, str(path))
+
+
+def parse_recipe(text: str, name: str = "<recipe>") -> Recipe:
+    """Check a recipe's text; `name` stands for the file in messages. Raises RecipeError."""
+    try:
+        tree, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise RecipeError(f"{name}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{name}: a recipe is a mapping with at least the key 'model'")
+    steps = content.get("steps") or []
+    if not isinstance(steps, list):
+        raise RecipeError(
+            f"{_place(name, tree, ('steps',))}: 'steps' is a list of steps, each with a 'method'"
+        )
+    parsed = [_parse_step(step, index, name, tree) for index, step in enumerate(steps)]
+    try:
+        recipe = Recipe.model_validate({**content, "steps": parsed})
+    except ValidationError as error:
+        raise RecipeError(_explain(error, (), name, tree, content, Recipe)) from None
+    _check_order(recipe.steps, name, tree)
+    return recipe
+
+
+def check_task(recipe: Recipe, task: Task) -> None:
+    """Refuse steps that a model of this task cannot take. Raises StepError."""
+    for step in recipe.steps:
+        if check := methods()[step.method].check:
+            check(step, task)
+
+
+def _parse_step(step: Any, index: int, name: str, tree: yaml.Node | None) -> StepConfig:
+    where: Location = ("steps", index)
+    if not isinstance(step, dict) or "method" not in step:
+        raise RecipeError(
+            f"{_place(name, tree, where)}: step {index + 1} has no 'method'; {nearest('', methods())}"
+        )
+    if step["method"] not in methods():
+        place = _place(name, tree, (*where, "method"))
+        raise RecipeError(
+            f"{place}: unknown method '{step['method']}'; {nearest(str(step['method']), methods())}"
+        )
+    try:
+        return validate(step)
+    except ValidationError as error:
+        config = methods()[step["method"]].config
+        raise RecipeError(_explain(error, where, name, tree, step, config)) from None
+
+
+def _check_order(steps: Sequence[StepConfig], name: str, tree: yaml.Node | None) -> None:
+    kinds = [methods()[step.method].works_on for step in steps]
+    for index in range(1, len(kinds)):
+        if (kinds[index - 1], kinds[index]) == ("graph", "torch"):
+            late, early = steps[index].method, steps[index - 1].method
+            raise RecipeError(
+                f"{_place(name, tree, ('steps', index))}: '{late}' changes the torch model, but '{early}' "
+                f"before it works on the exported graph; put '{late}' first"
+            )
+
+
+def _explain(
+    error: ValidationError, prefix: Location, name: str, tree: yaml.Node | None, content: Any, config: Any
+) -> str:
+    first = error.errors()[0]
+    location = _in_content(first["loc"], content)
+    place, key = _place(name, tree, prefix + location), ".".join(str(part) for part in location)
+    if first["type"] == "extra_forbidden":
+        known = _keys(TypeAdapter(config).json_schema())
+        return f"{place}: unknown key '{key}'; {nearest(str(location[-1]), known)}"
+    if first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        tags = [tag.strip("'") for tag in context["expected_tags"].split(", ")]
+        asked = context["discriminator"].strip("'")
+        return f"{place}: unknown {asked} '{context['tag']}'; {nearest(context['tag'], tags)}"
+    if first["type"] == "union_tag_not_found":
+        return f"{place}: the key {first['ctx']['discriminator']} is missing"
+    if first["type"] == "missing":
+        return f"{place}: the key '{key}' is missing"
+    return f"{place}: '{key}': {first['msg']}"
+
+
+def _keys(schema: Any) -> set[str]:
+    """Every key that a JSON schema knows, at any depth: what a misspelt one may have meant."""
+    if isinstance(schema, list):
+        return set().union(*map(_keys, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = set(schema["properties"]) if isinstance(schema.get("properties"), dict) else set()
+    return own.union(*map(_keys, schema.values()))
+
+
+def _in_content(location: Location, content: Any) -> Location:
+    """pydantic puts a union's tags into its locations: keep the parts that are the user's own keys."""
+    kept: list[int | str] = []
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(content, dict) and (part in content or last):
+            kept.append(part)
+            content = content.get(part)
+        elif isinstance(content, list) and isinstance(part, int):
+            kept.append(part)
+            content = content[part] if part < len(content) else None
+    return tuple(kept)
+
+
+def _place(name: str, node: yaml.Node | None, location: Location) -> str:
+    """`file:line` of the key at `location`, or of the nearest thing above it."""
+    line = node.start_mark.line if node else 0
+    for part in location:
+        found = _child(node, part)
+        if found is None:
+            break
+        line, node = found
+    return f"{name}:{line + 1}"
+
+
+def _child(node: yaml.Node | None, part: int | str) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return key.start_mark.line, value
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part].start_mark.line, node.value[part]
+    return None

@@ -1,0 +1,106 @@
+"""What a compression method is, and how the pipeline finds it.
+
+A method is a folder beside this file: `compress/prune/` holds `step.py`, which calls `register` at import.
+Nothing else names it. A `step.py` is read whenever a recipe is, so heavy imports belong inside its functions.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+import compress
+from compress.artifact import GraphArtifact
+from runtime.manifest import Task
+from runtime.processing import Array
+
+if TYPE_CHECKING:
+    from models.sources import SourceModel
+
+Figures = dict[str, Any]
+
+
+class StepConfig(BaseModel):
+    """Base of every method's settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+
+    @property
+    def variant(self) -> str:
+        """What this step adds to the bundle's variant name."""
+        return self.method
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Where a step gets real inputs from, on demand: most steps need none."""
+
+    draw: Callable[[int], Iterator[dict[str, Array]]]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphMethod:
+    """A method that rewrites the exported graph: `run(config, graph, folder, calibration)`.
+
+    It writes the new graph into `folder` and returns it with its figures.
+    """
+
+    name: str
+    config: Any
+    run: Callable[[Any, GraphArtifact, Path, Calibration], tuple[GraphArtifact, Figures]]
+    check: Callable[[Any, Task], None] | None = None
+    works_on: Literal["graph"] = "graph"
+
+
+@dataclass(frozen=True, slots=True)
+class TorchMethod:
+    """A method that changes the torch module before export.
+
+    `run(config, source, seed)` changes `source.module` in place and returns figures. What is cached is the
+    module's weights, so `restore(config, source)` must give a fresh module the same structure (pruned
+    shapes, replaced layers) without the work; None says that the structure stays as it was.
+    """
+
+    name: str
+    config: Any
+    run: Callable[[Any, "SourceModel", int], Figures]
+    restore: Callable[[Any, "SourceModel", Mapping[str, tuple[int, ...]]], None] | None = None
+    check: Callable[[Any, Task], None] | None = None
+    works_on: Literal["torch"] = "torch"
+
+
+Method = GraphMethod | TorchMethod
+_methods: dict[str, Method] = {}
+
+
+def register(method: Method) -> None:
+    """Make a method known to recipes by its name."""
+    _methods[method.name] = method
+
+
+def methods() -> Mapping[str, Method]:
+    """Every method, by name: those of the folders beside this file, and any registered by the caller."""
+    _discover()
+    return _methods
+
+
+def validate(step: Mapping[str, Any]) -> StepConfig:
+    """A step's settings, checked. Raises KeyError for an unknown method, pydantic's error for the rest."""
+    adapter: TypeAdapter[Any] = TypeAdapter(methods()[str(step["method"])].config)
+    config: StepConfig = adapter.validate_python(dict(step))
+    return config
+
+
+@cache
+def _discover() -> None:
+    for module in pkgutil.iter_modules(compress.__path__):
+        folder = Path(compress.__path__[0], module.name)
+        if module.ispkg and (folder / "step.py").is_file():
+            importlib.import_module(f"compress.{module.name}.step")
