@@ -20,7 +20,7 @@ from runtime.manifest import Task
 from runtime.processing import Array
 
 if TYPE_CHECKING:
-    from models.sources import SourceModel
+    from models.sources.source import SourceModel
 
 Figures = dict[str, Any]
 
@@ -93,9 +93,8 @@ def methods() -> Mapping[str, Method]:
 
 def validate(step: Mapping[str, Any]) -> StepConfig:
     """A step's settings, checked. Raises KeyError for an unknown method, pydantic's error for the rest."""
-    adapter: TypeAdapter[Any] = TypeAdapter(methods()[str(step["method"])].config)
-    config: StepConfig = adapter.validate_python(dict(step))
-    return config
+    adapter = TypeAdapter[StepConfig](methods()[str(step["method"])].config)
+    return adapter.validate_python(dict(step))
 
 
 @cache

@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from compress.errors import ExportError
-from compress.export.graph import save_program
+from compress.export.graph import quiet_exporter, save_program
 from runtime.decoder import (
     INPUT_IDS,
     LOGIT_POSITIONS,
@@ -45,7 +45,7 @@ def export_decoder(model: Any, path: Path) -> DecoderGraph:
     """
     layers = kv_layers(model)
     wrapper = _Decoder(model).eval()
-    with _exporting_attention(model), torch.inference_mode():
+    with _exporting_attention(model), quiet_exporter(), torch.inference_mode():
         program = torch.onnx.export(
             wrapper,
             _example(layers, model.config.vocab_size),

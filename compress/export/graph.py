@@ -1,14 +1,22 @@
-"""Writing ONNX files: what both exporters share."""
+"""Writing ONNX files: what both exporters and the steps that rewrite graphs share."""
 
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 
-def save_program(program: Any, path: Path) -> None:
-    """Write an exported program to one file, without the exporter's traces of the source code."""
+def save_program(program: Any, path: Path, axis_names: Sequence[str] = ()) -> None:
+    """Write an exported program to one file, without the exporter's traces of the source code.
+
+    `axis_names` renames the first symbolic axes of every input and output, in order.
+    """
     model = program.model_proto
+    _name_axes(model, axis_names)
     strip(model)
     save_model(model, path)
 
@@ -28,8 +36,30 @@ def strip(model: onnx.ModelProto) -> None:
     graph.doc_string = ""
     del graph.value_info[:], graph.metadata_props[:]
     for node in graph.node:
-        node.doc_string = ""
+        node.name = node.doc_string = ""
         del node.metadata_props[:]
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.doc_string = ""
         del value.metadata_props[:]
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's warnings about itself (absent torchvision, deprecated internals)."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _name_axes(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    renamed: dict[str, str] = {}
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param and axis < len(names):
+                dim.dim_param = renamed.setdefault(dim.dim_param, names[axis])

@@ -1,0 +1,77 @@
+"""Whether a graph computes what the torch module computes: real inputs, batched, ragged, with the cache on.
+
+The error is the largest absolute difference over the largest absolute value of the torch output. It judges
+the float32 export only; what a compression step changes is the gate's business.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.errors import ExportError
+from runtime.decoder import Decoder
+from runtime.manifest import DecoderGraph
+from runtime.processing import Array
+from runtime.session import open_session
+
+# float32 over a few hundred accumulated products keeps about five digits.
+TOLERANCE = 1e-4
+PROMPT_LENGTHS = (17, 5, 30)
+DECODE_STEPS = 4
+
+
+def check_feedforward(
+    module: nn.Module, path: Path, inputs: Mapping[str, Array], output_names: Sequence[str]
+) -> dict[str, float]:
+    """Compare on the whole batch and on its first row alone. Raises ExportError past the tolerance."""
+    session = open_session(path)
+    errors = []
+    for rows in (len(next(iter(inputs.values()))), 1):
+        batch = {name: np.ascontiguousarray(value[:rows]) for name, value in inputs.items()}
+        got = session.run(list(output_names), batch)
+        with torch.inference_mode():
+            expected = module(*(torch.from_numpy(value) for value in batch.values()))
+        wanted = expected if isinstance(expected, tuple | list) else (expected,)
+        errors += [_relative_error(g, w.numpy()) for g, w in zip(got, wanted, strict=True)]
+    return _judge(max(errors), path)
+
+
+def check_decoder(model: Any, path: Path, graph: DecoderGraph, tokens: Array) -> dict[str, float]:
+    """Prefill prompts of different lengths from `tokens` [stream], then decode them together in one batch."""
+    lengths = [min(length, graph.context_length - DECODE_STEPS - 1) for length in PROMPT_LENGTHS]
+    decoder = Decoder(open_session(path), graph, len(lengths))
+    sequences = [list(tokens[start : start + length]) for start, length in enumerate(lengths)]
+    errors = []
+    for slot, sequence in enumerate(sequences):
+        logits = decoder.prefill(slot, np.array(sequence))
+        errors.append(_relative_error(logits, _last_logits(model, sequence)))
+        sequence.append(int(logits.argmax()))
+    for _ in range(DECODE_STEPS):
+        rows = decoder.decode(np.array([sequence[-1] for sequence in sequences])).copy()
+        for sequence, logits in zip(sequences, rows, strict=True):
+            errors.append(_relative_error(logits, _last_logits(model, sequence)))
+            sequence.append(int(logits.argmax()))
+    return _judge(max(errors), path)
+
+
+def _last_logits(model: Any, tokens: Sequence[int]) -> Array:
+    with torch.inference_mode():
+        logits: Array = model(input_ids=torch.tensor([list(tokens)])).logits[0, -1].numpy()
+    return logits
+
+
+def _relative_error(got: Array, wanted: Array) -> float:
+    return float(np.abs(got - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
+
+
+def _judge(error: float, path: Path) -> dict[str, float]:
+    if not error <= TOLERANCE:
+        raise ExportError(
+            f"{path.name}: the graph's outputs differ from torch's by {error:.1e} (relative; {TOLERANCE:.0e} "
+            "is allowed); the model uses an operation that does not export faithfully"
+        )
+    return {"relative_error": error, "tolerance": TOLERANCE}

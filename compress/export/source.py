@@ -1,0 +1,110 @@
+"""From a loaded source to a graph in a folder: picks the exporter, and proves that nothing changed.
+
+The one place that knows which exporter a task wants.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from compress.artifact import GraphArtifact
+from compress.errors import ExportError
+from models.sources.source import SourceModel
+from runtime.manifest import (
+    DecoderGraph,
+    FeedForwardGraph,
+    GenerationProcessing,
+    ImageProcessing,
+    Signature,
+    TensorSpec,
+    TextProcessing,
+)
+from runtime.processing import Array, encode_texts, load_tokenizer
+from runtime.session import open_session, tensor_specs
+
+# Of different lengths, so that padding and masks are part of what parity checks.
+TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Yes.",
+    "A longer sentence, with commas, numbers such as 42, and a clause that goes on for a while.",
+)
+PARITY_ROWS = 5
+PARITY_TOKENS = 64
+
+
+def export(source: SourceModel, folder: Path) -> tuple[GraphArtifact, dict[str, Any]]:
+    """Write the graph of `source` into `folder`; the artifact and the parity figures. Raises ExportError."""
+    if source.graph is not None:
+        return _adopt(source.graph, folder), {}
+    if source.task == "text-generation":
+        return _export_decoder(source, folder)
+    return _export_feedforward(source, folder)
+
+
+def _adopt(path: Path, folder: Path) -> GraphArtifact:
+    """Take a ready ONNX file, its external weights brought inside."""
+    target = folder / "model.onnx"
+    onnx.save_model(onnx.load(path), str(target))
+    return GraphArtifact(folder, FeedForwardGraph(file=target.name), _signature(target))
+
+
+def _export_feedforward(source: SourceModel, folder: Path) -> tuple[GraphArtifact, dict[str, Any]]:
+    from compress.export.feedforward import export_feedforward
+    from compress.export.parity import check_feedforward
+
+    assert source.module is not None
+    inputs, target = example_inputs(source), folder / "model.onnx"
+    ragged = isinstance(source.processing, TextProcessing)
+    graph = export_feedforward(source.module, inputs, source.output_names, target, ragged=ragged)
+    parity = check_feedforward(source.module, target, inputs, source.output_names)
+    return GraphArtifact(folder, graph, _signature(target)), {"parity": parity}
+
+
+def _export_decoder(source: SourceModel, folder: Path) -> tuple[GraphArtifact, dict[str, Any]]:
+    from compress.export.decoder import export_decoder
+    from compress.export.parity import check_decoder
+
+    target = folder / "decoder.onnx"
+    graph = export_decoder(source.module, target)
+    parity = check_decoder(source.module, target, graph, _example_tokens(source))
+    return GraphArtifact(folder, graph, _decoder_signature(graph)), {"parity": parity}
+
+
+def example_inputs(source: SourceModel) -> Mapping[str, Array]:
+    """A few real inputs by name, from the source's data; else texts of ours, or seeded noise for images."""
+    if source.dataset is not None:
+        split = source.dataset.validation
+        return {name: split.inputs[name][:PARITY_ROWS] for name in source.input_names}
+    if isinstance(source.processing, TextProcessing):
+        tokenizer = load_tokenizer(source.files[source.processing.tokenizer])
+        encoded = encode_texts(tokenizer, TEXTS, source.processing)
+        return {name: encoded[name] for name in source.input_names}
+    if isinstance(source.processing, ImageProcessing):
+        size = (len(source.processing.mean), source.processing.height, source.processing.width)
+        noise = np.random.default_rng(0).standard_normal((PARITY_ROWS, *size))
+        return {source.input_names[0]: noise.astype(np.float32)}
+    raise ExportError(f"{source.reference}: its inputs are unknown; give 'data' with an example of each")
+
+
+def _example_tokens(source: SourceModel) -> Array:
+    if source.dataset is not None:
+        return np.asarray(source.dataset.validation.inputs["input_ids"]).ravel()[:PARITY_TOKENS]
+    assert isinstance(source.processing, GenerationProcessing)
+    tokenizer = load_tokenizer(source.files[source.processing.tokenizer])
+    tokens = [token for text in TEXTS for token in tokenizer.encode(text, add_special_tokens=False).ids]
+    return np.resize(np.array(tokens, np.int64), PARITY_TOKENS)
+
+
+def _signature(path: Path) -> Signature:
+    session = open_session(path)
+    return Signature(inputs=tensor_specs(session.get_inputs()), outputs=tensor_specs(session.get_outputs()))
+
+
+def _decoder_signature(graph: DecoderGraph) -> Signature:
+    """What a decoder is from outside: tokens in, logits out; the cache is the runtime's own affair."""
+    tokens = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
+    logits = TensorSpec(name="logits", dtype="float32", shape=("batch", "sequence", graph.vocab_size))
+    return Signature(inputs=(tokens,), outputs=(logits,))

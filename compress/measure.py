@@ -1,0 +1,266 @@
+"""The evidence: the shipped graph beside the baseline, on the same examples and the same machine.
+
+Everything runs on `runtime`, the code that serves. Quality is paired example by example;
+latency comes from interleaved rounds, so that a noisy neighbour disturbs both alike.
+It judges nothing: `gate` does.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.bootstrap import Rows, interval
+from compress.export.source import example_inputs
+from models.datasets import Dataset, Split
+from models.evaluation import Evaluation, evaluate, metric_for
+from models.sources.source import SourceModel
+from runtime.bundle import Bundle
+from runtime.manifest import Evidence, Latency, Quality, Sample
+from runtime.model import TextModel, load_model
+from runtime.processing import Array
+from runtime.sampling import SamplingParams
+from runtime.session import available_cores
+from runtime.tensor import TensorModel
+
+Model = TensorModel | TextModel
+Call = Callable[[], object]
+
+SCORES = "scores.npy"
+EVALUATION_BATCH = 16
+ROUNDS = 15
+# One timed round runs for at least this long, so that the clock's grain does not show.
+ROUND_SECONDS = 0.02
+BATCHES = (1, 32)
+PREFILL_TOKENS = 128
+DECODE_BATCHES = (1, 8)
+SAMPLES = 4
+SAMPLE_PROMPT, SAMPLE_TOKENS = 48, 40
+
+
+def judge(bundle: Bundle, dataset: Dataset | None, examples: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Score the bundle on (at most) `examples` held-out examples, into `folder`; the metric as figures.
+
+    No figures where there is nothing to judge by: no data, or none with targets.
+    """
+    metric = metric_for(dataset) if dataset else None
+    if dataset is None or metric is None or dataset.validation.targets is None:
+        return {}
+    split, model = choose(dataset.validation, examples, seed), load_model(bundle)
+    result = evaluate(predictor(model), split, metric, EVALUATION_BATCH, bundle.manifest.processing)
+    np.save(folder / SCORES, result.scores)
+    return {"metric": metric, "higher_is_better": result.higher_is_better, "value": result.value()}
+
+
+def measure(
+    variant: Bundle, baseline: Bundle, source: SourceModel, judged: Path, judged_baseline: Path
+) -> Evidence:
+    """All the evidence for `variant`; the two folders are where `judge` left both bundles' scores."""
+    metric = metric_for(source.dataset) if source.dataset else None
+    quality = None
+    if metric and (judged / SCORES).is_file():
+        quality = compare(*(_evaluation(metric, folder) for folder in (judged, judged_baseline)))
+    ours, theirs = load_model(variant), load_model(baseline)
+    return Evidence(
+        size_bytes=_graph_bytes(variant),
+        baseline_size_bytes=_graph_bytes(baseline),
+        quality=quality,
+        latency=time_both(ours, theirs, example_inputs(source)),
+        parity=_parity(baseline),
+        samples=sample(ours, theirs, source.dataset),
+        machine=machine(),
+    )
+
+
+def compare(variant: Evaluation, baseline: Evaluation) -> Quality:
+    """Both evaluations, of the same examples, as one record with paired intervals."""
+    examples = len(variant.scores)
+
+    def drop(rows: Rows | None = None) -> float:
+        ours, theirs = variant.value(rows), baseline.value(rows)
+        return theirs - ours if variant.higher_is_better else ours / theirs - 1
+
+    return Quality(
+        metric=variant.metric,
+        higher_is_better=variant.higher_is_better,
+        value=variant.value(),
+        interval=interval(variant.value, examples),
+        baseline=baseline.value(),
+        drop=drop(),
+        drop_interval=interval(drop, examples),
+        examples=examples,
+    )
+
+
+def time_both(variant: Model, baseline: Model, inputs: Mapping[str, Array]) -> tuple[Latency, ...]:
+    """In-process latency of both, workload by workload, on `inputs` by name."""
+    ours, theirs = _workloads(variant, inputs), _workloads(baseline, inputs)
+    return tuple(_time(name, ours[name], theirs[name]) for name in ours)
+
+
+def sample(ours: Model, theirs: Model, dataset: Dataset | None) -> tuple[Sample, ...]:
+    """What both answer to the beginnings of held-out texts; nothing for models that do not generate."""
+    if dataset is None or not isinstance(ours, TextModel) or not isinstance(theirs, TextModel):
+        return ()
+    windows = choose(dataset.validation, SAMPLES, seed=1).inputs["input_ids"]
+    prompts = [window[: min(SAMPLE_PROMPT, ours.graph.context_length // 2)].tolist() for window in windows]
+    return tuple(
+        Sample(
+            input=ours.tokenizer.decode(tokens),
+            output=_complete(ours, tokens),
+            baseline=_complete(theirs, tokens),
+        )
+        for tokens in prompts
+    )
+
+
+def machine() -> dict[str, str | int]:
+    """The machine that a measurement was made on."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": available_cores(),
+        "isa": " ".join(_isa()),
+        "system": platform.system(),
+    }
+
+
+def choose(split: Split, examples: int, seed: int) -> Split:
+    """At most `examples` of a split's examples, drawn once by seed, in order."""
+    total = len(split) if split.targets is None else len(split.targets)
+    rows = np.sort(np.random.default_rng(seed).permutation(total)[:examples])
+    # Embedding pairs have two input rows to a target.
+    per = len(split) // total
+    input_rows = (rows[:, None] * per + np.arange(per)).ravel()
+    inputs = {name: value[input_rows] for name, value in split.inputs.items()}
+    return Split(inputs, None if split.targets is None else split.targets[rows])
+
+
+def predictor(model: Model) -> Callable[[dict[str, Array]], dict[str, Array]]:
+    """A loaded bundle as `models.evaluation` wants it: named arrays in, named arrays out."""
+    if isinstance(model, TensorModel):
+        return model.run
+    return lambda inputs: {"logits": model.score(inputs["input_ids"])}
+
+
+def _evaluation(metric: str, folder: Path) -> Evaluation:
+    return Evaluation(metric, metric != "perplexity", np.load(folder / SCORES))
+
+
+def _graph_bytes(bundle: Bundle) -> int:
+    return bundle.manifest.files[bundle.manifest.graph.file].size
+
+
+def _parity(bundle: Bundle) -> dict[str, float]:
+    exports = (step for step in bundle.manifest.lineage.steps if step.method == "export")
+    return dict(next(exports).figures.get("parity", {}))
+
+
+def _workloads(model: Model, inputs: Mapping[str, Array]) -> dict[str, Call]:
+    if isinstance(model, TextModel):
+        return _text_workloads(model, inputs)
+    return {f"batch {size}": _batch_call(model, inputs, size) for size in BATCHES}
+
+
+def _batch_call(model: TensorModel, inputs: Mapping[str, Array], size: int) -> Call:
+    batch = {name: np.resize(value, (size, *value.shape[1:])) for name, value in inputs.items()}
+    return lambda: model.run(batch)
+
+
+def _text_workloads(model: TextModel, inputs: Mapping[str, Array]) -> dict[str, Call]:
+    # Prefill and the decoded steps must fit the context together.
+    length = min(PREFILL_TOKENS, model.graph.context_length // 2)
+    tokens = np.resize(np.asarray(inputs["input_ids"]).ravel(), length)
+    return {
+        **{f"decode {size}": _decode_call(model, tokens, size) for size in DECODE_BATCHES},
+        f"prefill {length}": _prefill_call(model, tokens),
+    }
+
+
+def _decode_call(model: TextModel, tokens: Array, size: int) -> Call:
+    decoder = model.scheduler(size).decoder
+    for slot in range(size):
+        decoder.prefill(slot, tokens)
+
+    def step() -> None:
+        decoder.lengths[:] = len(tokens)  # the same place each time: every round does the same work
+        decoder.decode(np.full(size, tokens[-1]))
+
+    return step
+
+
+def _prefill_call(model: TextModel, tokens: Array) -> Call:
+    decoder = model.scheduler(1).decoder
+
+    def prefill() -> None:
+        decoder.release(0)
+        decoder.prefill(0, tokens)
+
+    return prefill
+
+
+def _time(name: str, ours: Call, theirs: Call) -> Latency:
+    repeats = {call: _repeats(call) for call in (ours, theirs)}
+    rounds = np.array([[_round(call, repeats[call]) for call in (ours, theirs)] for _ in range(ROUNDS)]) * 1e3
+    medians = np.median(rounds, 0)
+
+    def speedup(rows: Rows) -> float:
+        return float(np.median(rounds[rows, 1]) / np.median(rounds[rows, 0]))
+
+    return Latency(
+        workload=name,
+        median_ms=float(medians[0]),
+        p90_ms=float(np.quantile(rounds[:, 0], 0.9)),
+        baseline_median_ms=float(medians[1]),
+        speedup=float(medians[1] / medians[0]),
+        speedup_interval=interval(speedup, ROUNDS),
+        runs=ROUNDS,
+    )
+
+
+def _repeats(call: Call) -> int:
+    call()  # the first run allocates
+    return max(1, int(ROUND_SECONDS / max(_round(call, 1), 1e-6)))
+
+
+def _round(call: Call, repeats: int) -> float:
+    """Seconds a call."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def _complete(model: TextModel, tokens: list[int]) -> str:
+    return "".join(model.generate(tokens, SamplingParams(max_tokens=SAMPLE_TOKENS, temperature=0)))
+
+
+def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _isa() -> list[str]:
+    """The instruction sets that decide how fast quantized kernels are."""
+    flags = set(_cpuinfo("flags").split())
+    known = (
+        "avx2",
+        "avx512f",
+        "avx_vnni",
+        "avx512_vnni",
+        "avx512_bf16",
+        "amx_int8",
+        "amx_bf16",
+        "asimddp",
+        "i8mm",
+    )
+    return [flag for flag in known if flag in flags]
+
+
+def _cpuinfo(key: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

@@ -1,0 +1,227 @@
+"""A recipe, run: source -> torch steps -> export -> graph steps -> judge -> measure -> gate.
+
+Each arrow is a stage of the content-addressed cache, so a second run does nothing and an interrupted one
+goes on where it stopped. It prints nothing (`progress` is told what happens) and publishes nothing.
+The trade-off: a stage keeps whole files, so disk is spent to never compute anything twice.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import compress
+from compress import gate
+from compress.artifact import GraphArtifact
+from compress.cache import Stage, code_fingerprint, library_versions, run_stage
+from compress.description import Description, unpublished
+from compress.errors import StepError
+from compress.recipe import Recipe, check_task
+from compress.step import Calibration, Figures, GraphMethod, StepConfig, TorchMethod, methods
+from models import registry
+from models.sources import load_source, source_fingerprint
+from models.sources.source import SourceModel
+from runtime.bundle import Bundle
+from runtime.manifest import Evidence, StepRecord
+from runtime.processing import Array
+
+Progress = Callable[[str, Stage | None], None]
+
+CALIBRATION_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run made: a measured bundle, standing in the cache and not yet published, and the verdict."""
+
+    bundle: Bundle
+    evidence: Evidence
+    verdict: gate.Verdict
+    stages: tuple[Stage, ...]
+
+
+def run(recipe: Recipe, progress: Progress = lambda name, stage: None) -> Result:
+    """Run `recipe`, or find that it has been run. Raises ModelpressError for whatever cannot work."""
+    job = _Job(recipe, progress)
+    on_torch = [step for step in recipe.steps if isinstance(methods()[step.method], TorchMethod)]
+    baseline = job.export([])
+    graph = job.export(on_torch) if on_torch else baseline
+    for step in recipe.steps[len(on_torch) :]:
+        graph = job.rewrite(graph, step)
+    evidence = job.measure(graph, baseline)
+    bundle = job.bundle(graph)
+    manifest = bundle.manifest.model_copy(update={"evidence": evidence})
+    verdict = gate.judge(evidence, recipe.gate)
+    return Result(Bundle(bundle.path, manifest), evidence, verdict, tuple(job.stages))
+
+
+class _Job:
+    """One run: its recipe, its stages so far, and the source once a stage needs it."""
+
+    def __init__(self, recipe: Recipe, progress: Progress) -> None:
+        self.recipe = recipe
+        self.stages: list[Stage] = []
+        self._progress = progress
+        if recipe.model.startswith("zoo:"):
+            check_task(recipe, registry.get(recipe.model.removeprefix("zoo:")).task)
+        self._fingerprint = source_fingerprint(recipe.model, recipe.data, recipe.seed, recipe.full)
+
+    @cached_property
+    def source(self) -> SourceModel:
+        """The unchanged source. A member of the zoo that was never trained is trained here."""
+        source = self._load()
+        check_task(self.recipe, source.task)
+        return source
+
+    def export(self, on_torch: Sequence[StepConfig]) -> Stage:
+        """The float32 graph of the source after the torch steps `on_torch`."""
+        done: list[Stage] = []
+        for step in on_torch:
+            done.append(self._apply(step, on_torch, done))
+
+        def make(folder: Path) -> Figures:
+            from compress.export.source import export
+
+            source = self._restored(on_torch, done) if done else self.source
+            artifact, figures = export(source, folder)
+            artifact.save()
+            records = [StepRecord(method="source", figures=dict(source.details))]
+            records += [_record(step, stage) for step, stage in zip(on_torch, done, strict=True)]
+            about = Description.of(source, (*records, StepRecord(method="export", figures=figures)))
+            about.save(folder, source.files)
+            return figures
+
+        parent = done[-1].key if done else self._fingerprint
+        return self._stage("export", make, parent=parent, code=_code("export"))
+
+    def rewrite(self, parent: Stage, step: StepConfig) -> Stage:
+        """`parent`'s graph after one graph step."""
+        method = methods()[step.method]
+        assert isinstance(method, GraphMethod)
+
+        def make(folder: Path) -> Figures:
+            before = GraphArtifact.load(parent.folder)
+            after, figures = method.run(step, before, folder, Calibration(self._calibration))
+            after.save()
+            about = Description.load(parent.folder)
+            files = {name: parent.folder / name for name in about.files}
+            about.after(StepRecord(method=step.method, config=settings(step), figures=figures)).save(
+                folder, files
+            )
+            return figures
+
+        code = [_method_code(method), _code("export")]
+        return self._stage(step.variant, make, parent=parent.key, step=settings(step), code=code)
+
+    def measure(self, graph: Stage, baseline: Stage) -> Evidence:
+        """What `graph` is worth beside `baseline`: quality, and latency on this machine."""
+        from compress import measure
+
+        judged, judged_baseline = self._judge(graph), self._judge(baseline)
+
+        def make(folder: Path) -> Figures:
+            evidence = measure.measure(
+                self.bundle(graph), self.bundle(baseline), self.source, judged.folder, judged_baseline.folder
+            )
+            return evidence.model_dump(mode="json")
+
+        parents = [graph.key, baseline.key, judged.key, judged_baseline.key]
+        stage = self._stage("measure", make, parent=parents, machine=measure.machine(), code=_code("."))
+        return Evidence.model_validate(stage.figures)
+
+    def bundle(self, graph: Stage) -> Bundle:
+        """The bundle that a graph's stage amounts to, without evidence."""
+        recipe = self.recipe
+        return unpublished(GraphArtifact.load(graph.folder), recipe.name, recipe.variant_name, recipe.seed)
+
+    def _judge(self, graph: Stage) -> Stage:
+        """The metric of one graph on the held-out examples: its scores, example by example."""
+        examples = self.recipe.gate.examples
+
+        def make(folder: Path) -> Figures:
+            from compress import measure
+
+            return measure.judge(self.bundle(graph), self.source.dataset, examples, self.recipe.seed, folder)
+
+        return self._stage("judge", make, parent=graph.key, examples=examples, code=_code("."))
+
+    def _apply(self, step: StepConfig, on_torch: Sequence[StepConfig], done: Sequence[Stage]) -> Stage:
+        """The weights after one torch step, given the stages of those before it."""
+        before, done = on_torch[: len(done)], tuple(done)
+        method = methods()[step.method]
+        assert isinstance(method, TorchMethod)
+
+        def make(folder: Path) -> Figures:
+            from compress.weights import save_weights
+
+            source = self._restored(before, done)
+            figures = method.run(step, source, self.recipe.seed)
+            save_weights(source, folder)
+            return figures
+
+        parent = done[-1].key if done else self._fingerprint
+        return self._stage(step.variant, make, parent=parent, step=settings(step), code=_method_code(method))
+
+    def _restored(self, on_torch: Sequence[StepConfig], done: Sequence[Stage]) -> SourceModel:
+        """A fresh source with the structure that `on_torch` gave it and the weights of the last stage."""
+        from compress.weights import load_weights, stored_shapes
+
+        source = self._load()
+        for step, stage in zip(on_torch, done, strict=True):
+            method = methods()[step.method]
+            if isinstance(method, TorchMethod) and method.restore:
+                method.restore(step, source, stored_shapes(stage.folder))
+        if done:
+            load_weights(source, done[-1].folder)
+        return source
+
+    def _load(self) -> SourceModel:
+        recipe = self.recipe
+        return load_source(recipe.model, recipe.data, seed=recipe.seed, full=recipe.full)
+
+    def _calibration(self, samples: int) -> Iterator[dict[str, Array]]:
+        """`samples` real inputs of the training split, drawn by seed, in batches."""
+        dataset = self.source.dataset
+        if dataset is None:
+            raise StepError(
+                f"{self.recipe.model}: this step needs calibration data; give 'data' in the recipe"
+            )
+        split = dataset.train
+        if samples > len(split):
+            raise StepError(
+                f"{samples} calibration samples asked, but {dataset.name} has {len(split)}; ask fewer"
+            )
+        rows = np.random.default_rng(self.recipe.seed).permutation(len(split))[:samples]
+        for start in range(0, samples, CALIBRATION_BATCH):
+            batch = rows[start : start + CALIBRATION_BATCH]
+            yield {name: split.inputs[name][batch] for name in self.source.input_names}
+
+    def _stage(self, name: str, make: Callable[[Path], Figures], **inputs: Any) -> Stage:
+        self._progress(name, None)
+        stage = run_stage(
+            name, {**inputs, "seed": self.recipe.seed, "versions": dict(library_versions())}, make
+        )
+        self._progress(name, stage)
+        self.stages.append(stage)
+        return stage
+
+
+def settings(step: StepConfig) -> dict[str, Any]:
+    """A step's settings as JSON, as they go into keys and lineages."""
+    return step.model_dump(mode="json")
+
+
+def _record(step: StepConfig, stage: Stage) -> StepRecord:
+    return StepRecord(method=step.method, config=settings(step), figures=stage.figures)
+
+
+def _method_code(method: GraphMethod | TorchMethod) -> str:
+    return code_fingerprint(Path(inspect.getfile(method.run)).parent)
+
+
+def _code(folder: str) -> str:
+    return code_fingerprint(Path(compress.__path__[0], folder))
