@@ -1,8 +1,76 @@
-"""The command line's door: one Typer app whose sub-commands live in the packages that do the work.
+"""The command line's door: one Typer group whose commands live in the packages that do the work.
 
 Each package's own `cli.py` is imported only when one of its commands is called, so `modelpress --help`
-answers at once and `modelpress serve` never imports torch.
+answers at once and `modelpress serve` never imports torch. A user's mistake ends here, in one line.
 """
 
+import errno
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
 
-def main() -> None: ...
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from runtime.errors import ModelpressError
+
+# Command -> its module, and the line that `--help` shows without importing it.
+COMMANDS = {
+    "demo": ("compress.cli", "Train, compress, serve and load-test two small models; write a report."),
+    "compress": ("compress.cli", "Run recipes: compress, measure against the original, publish."),
+    "list": ("compress.cli", "List the published bundles with what was measured on them."),
+    "show": ("compress.cli", "Show one bundle: what it is, where it comes from, what was measured."),
+    "report": ("compress.cli", "Write an HTML page that compares bundles."),
+    "train": ("models.cli", "Train a member of the zoo to its floor."),
+    "zoo": ("models.cli", "List the zoo, or show one member."),
+    "serve": ("service.cli", "Serve bundles over REST."),
+    "loadtest": ("loadtests.cli", "Measure a deployment over HTTP, from each request's planned start."),
+}
+EXTRAS = {"torch", "transformers", "onnx", "onnxscript", "sklearn", "safetensors", "peft", "bitsandbytes"}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+
+
+class _Lazy(TyperGroup):
+    """Lists its commands by name alone, and loads the one that is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        module, _ = COMMANDS[str(name)]
+        found = get_command(import_module(module).app)
+        return name, getattr(found, "commands", {}).get(name, found), rest
+
+
+app = typer.Typer(cls=_Lazy, no_args_is_help=True, add_completion=False)
+for _name, (_, _help) in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
+
+
+@app.callback()
+def _root() -> None:
+    """Make a model small, prove what that did to it, and serve it."""
+
+
+def main() -> NoReturn:
+    """The console script: runs a command, and turns expected failures into one line and an exit code."""
+    try:
+        app()
+    except ModelpressError as error:
+        _fail(str(error), getattr(error, "exit_code", 2))
+    except KeyboardInterrupt:
+        _fail("interrupted; what was finished is kept: the same command goes on from there", 130)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRAS:
+            raise
+        _fail(f"this command needs {error.name}; run pip install 'modelpress[compress]'", 2)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = error.filename or "a file"
+        _fail(f"{place}: cannot be written: {error.strerror}; free some space or choose another place", 2)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -93,8 +93,8 @@ def methods() -> Mapping[str, Method]:
 
 def validate(step: Mapping[str, Any]) -> StepConfig:
     """A step's settings, checked. Raises KeyError for an unknown method, pydantic's error for the rest."""
-    adapter = TypeAdapter[StepConfig](methods()[str(step["method"])].config)
-    return adapter.validate_python(dict(step))
+    config: StepConfig = TypeAdapter[Any](methods()[str(step["method"])].config).validate_python(dict(step))
+    return config
 
 
 @cache

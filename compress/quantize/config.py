@@ -42,11 +42,16 @@ class Int8Dynamic(_Quantize):
 
 
 class Int8Static(_Quantize):
-    """int8 weights and activations, with ranges from calibration data. For convolutional nets."""
+    """int8 weights and activations, with ranges from calibration data. For convolutional nets.
+
+    A convolution over fewer than `min_channels` input channels keeps float32 arithmetic on int8 weights:
+    `benchmarks/int8_convolution.py` shows where int8 kernels start to pay.
+    """
 
     scheme: Literal["int8-static"]
     per_channel: bool = True
     reduce_range: bool = True
+    min_channels: int = Field(default=32, ge=1)
     calibration: CalibrationConfig = CalibrationConfig()
 
 

@@ -1,7 +1,8 @@
 """int8 by onnxruntime's own quantizer: dynamic, and static with calibrated ranges in QDQ form.
 
 It prepares the graph (shapes inferred, batch norms folded) and feeds calibration data; the arithmetic is
-onnxruntime's. Embeddings, which it would give one scale for the whole table, get one a group instead.
+onnxruntime's. What its quantizer would handle badly, `weights` does: embeddings get a scale a group instead
+of one for the table, and convolutions too narrow for int8 kernels keep float32 arithmetic on int8 weights.
 """
 
 import logging
@@ -24,8 +25,12 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from compress.export.graph import save_model, strip
 from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static
 from compress.quantize.int4 import quantize_embeddings
+from compress.quantize.weights import drop_zero_points, split_convolutions, store_convolutions
 from runtime.processing import Array
 
+WEIGHTED = ["Conv", "MatMul", "Gemm"]
+# Between int8 convolutions these stay in int8; elsewhere they would only add conversions.
+BETWEEN = ["Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Relu", "Sigmoid"]
 OBSERVERS = {
     "minmax": CalibrationMethod.MinMax,
     "entropy": CalibrationMethod.Entropy,
@@ -54,6 +59,7 @@ def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dic
     """Quantize the graph at `source` into `target` with ranges observed over `batches` of real inputs."""
     with _quiet():
         prepared = _prepare(source, target)
+        narrow, wide = split_convolutions(onnx.load(prepared), config.min_channels)
         quantize_static(
             prepared,
             target,
@@ -64,6 +70,8 @@ def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dic
             weight_type=QuantType.QInt8,
             per_channel=config.per_channel,
             reduce_range=config.reduce_range,
+            op_types_to_quantize=WEIGHTED + BETWEEN if wide else WEIGHTED,
+            nodes_to_exclude=narrow,
             extra_options=_observer_options(config.calibration),
         )
     _finish(target, prepared)
@@ -86,6 +94,10 @@ def _observer_options(config: CalibrationConfig) -> dict[str, Any]:
 def _prepare(source: Path, target: Path) -> Path:
     prepared = target.with_suffix(".prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    model = onnx.load(prepared)
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{index}"  # the quantizer excludes nodes by name
+    onnx.save_model(model, str(prepared))
     return prepared
 
 
@@ -93,6 +105,8 @@ def _finish(target: Path, prepared: Path) -> None:
     prepared.unlink()
     model = onnx.load(target)
     quantize_embeddings(model, bits=8, group_size=32)
+    store_convolutions(model)
+    drop_zero_points(model)
     strip(model)
     save_model(model, target)
 

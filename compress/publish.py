@@ -1,0 +1,76 @@
+"""Bundles into BentoML's model store, where `modelpress serve` and `bentoml models` find them."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.bundle import MANIFEST, Bundle, write_bundle
+from runtime.errors import BundleError, BundleNotFound
+from runtime.suggest import nearest
+
+# The service asks the store for models of this module.
+MODULE = "modelpress"
+
+
+def export_folder(measured: Bundle, target: Path) -> Bundle:
+    """Write `measured` as a plain folder at `target`, replacing a bundle that stands there."""
+    return write_bundle(target, measured.manifest, _sources(measured))
+
+
+def publish(measured: Bundle) -> tuple[str, Bundle]:
+    """Put `measured` into the model store; its tag `name-variant:version`, and the stored bundle.
+
+    The same content published again replaces what is there: the evidence may be newer.
+    """
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    import bentoml
+    from bentoml.exceptions import NotFound
+
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = write_bundle(Path(folder) / "bundle", measured.manifest, _sources(measured))
+        manifest = bundle.manifest
+        tag = f"{manifest.tag}:{manifest.version}"
+        with suppress(NotFound):
+            bentoml.models.delete(tag)
+        labels = {"task": manifest.task, "variant": manifest.variant}
+        with bentoml.models.create(tag, module=MODULE, labels=labels) as model:
+            shutil.copytree(bundle.path, model.path, dirs_exist_ok=True)
+        return tag, Bundle.open(bentoml.models.get(tag).path)
+
+
+def published() -> Iterator[Bundle]:
+    """Every bundle in the model store, newest first; their files are not checked."""
+    import bentoml
+
+    models = [model for model in bentoml.models.list() if model.info.module == MODULE]
+    for model in sorted(models, key=lambda model: model.creation_time, reverse=True):
+        with suppress(BundleError):
+            yield Bundle.open(model.path, verify=False)
+
+
+def newest() -> list[Bundle]:
+    """The newest version of each published bundle, by tag."""
+    latest: dict[str, Bundle] = {}
+    for bundle in published():
+        latest.setdefault(bundle.manifest.tag, bundle)
+    return [latest[tag] for tag in sorted(latest)]
+
+
+def find(reference: str) -> Bundle:
+    """The bundle in a folder, or published as `name-variant[:version]`. Raises BundleNotFound."""
+    if (Path(reference) / MANIFEST).is_file():
+        return Bundle.open(reference)
+    tag, _, version = reference.partition(":")
+    bundles = list(published())
+    for bundle in bundles:
+        if bundle.manifest.tag == tag and bundle.manifest.version.startswith(version):
+            return Bundle.open(bundle.path)
+    known = [bundle.manifest.tag for bundle in bundles]
+    raise BundleNotFound(f"no bundle '{reference}', neither a folder nor published; {nearest(tag, known)}")
+
+
+def _sources(bundle: Bundle) -> dict[str, Path]:
+    return {name: bundle.path / name for name in bundle.manifest.files}
