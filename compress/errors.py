@@ -24,3 +24,7 @@ class StepError(ModelpressError):
 
 class GateError(ModelpressError):
     """The gate refused a variant."""
+
+
+class DemoError(ModelpressError):
+    """A part of the demo did not do its work."""

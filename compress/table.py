@@ -14,12 +14,14 @@ def bundle_table(manifests: Sequence[Manifest]) -> Table:
     for heading in ("bundle", "size MB", "quality", "drop (95%)", "latency ms", "speed-up"):
         table.add_column(heading, justify="left" if heading == "bundle" else "right")
     for manifest in manifests:
-        evidence = manifest.evidence
-        table.add_row(manifest.tag, *(_cells(evidence) if evidence else ["not measured"] + [""] * 4))
+        table.add_row(manifest.tag, *cells(manifest.evidence))
     return table
 
 
-def _cells(evidence: Evidence) -> list[str]:
+def cells(evidence: Evidence | None) -> list[str]:
+    """Size, quality, drop, latency and speed-up of one bundle, as the tables show them."""
+    if evidence is None:
+        return ["not measured", "", "", "", ""]
     latency = evidence.latency[0] if evidence.latency else None
     return [
         size(evidence),

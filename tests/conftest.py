@@ -1,0 +1,96 @@
+"""What every test may use: caches of its own, the shared data where it is, and one tiny decoder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's caches or model store."""
+    home = tmp_path_factory.mktemp("home")
+    before = dict(os.environ)
+    os.environ["MODELPRESS_HOME"] = str(home / "modelpress")
+    os.environ["BENTOML_HOME"] = str(home / "bentoml")
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    if SHARED_DATA.is_dir():
+        os.environ.setdefault("MODELPRESS_DATA", str(SHARED_DATA))
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def llama() -> Any:
+    """A two-layer Llama with random weights: vocabulary 96, context 64, grouped-query attention."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="session")
+def decoder_graph(llama: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The Llama exported once: (path of the graph, its DecoderGraph)."""
+    from compress.export.decoder import export_decoder
+
+    path = tmp_path_factory.mktemp("llama") / "decoder.onnx"
+    return path, export_decoder(llama, path)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level tokenizer of 96 tokens whose last one ends a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:95]
+    trainer = trainers.BpeTrainer(vocab_size=95, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(["plain text"], trainer)
+    tokenizer.add_special_tokens(["<end>"])
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def text_bundle(decoder_graph: Any, tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The Llama as a bundle on disk."""
+    from runtime.bundle import write_bundle
+    from runtime.manifest import GenerationProcessing, Lineage, Manifest, Signature, TensorSpec
+
+    path, graph = decoder_graph
+    manifest = Manifest(
+        name="tiny-llama",
+        variant="fp32",
+        task="text-generation",
+        signature=Signature(
+            inputs=(TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")),),
+            outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "sequence", 96)),),
+        ),
+        processing=GenerationProcessing(),
+        graph=graph,
+        lineage=Lineage(source="test:llama"),
+    )
+    files = {"decoder.onnx": path, "tokenizer.json": tokenizer_file}
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny-llama", manifest, files)

@@ -1,0 +1,99 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+
+from runtime.errors import InputError
+from runtime.manifest import ImageProcessing, TextProcessing
+from runtime.processing import classify, encode_texts, load_tokenizer, pool, preprocess_images, tag_tokens
+
+RGB = ImageProcessing(
+    mode="RGB",
+    height=2,
+    width=3,
+    rescale=1 / 255,
+    mean=(0.5, 0.0, 1.0),
+    std=(0.5, 1.0, 2.0),
+    resample="nearest",
+)
+
+
+def encoded(image: Image.Image, form: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    return buffer.getvalue()
+
+
+def test_pixels_are_rescaled_and_normalised_channel_by_channel() -> None:
+    tensor = preprocess_images([Image.new("RGB", (3, 2), (255, 0, 255))], RGB)
+    assert tensor.shape == (1, 3, 2, 3)
+    assert tensor.dtype == np.float32
+    np.testing.assert_allclose(tensor[0, :, 0, 0], [1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK"])
+def test_images_of_any_mode_and_size_are_taken(mode: str) -> None:
+    assert preprocess_images([Image.new(mode, (7, 11))], RGB).shape == (1, 3, 2, 3)
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP"])
+def test_encoded_bytes_are_the_image(form: str) -> None:
+    image = Image.linear_gradient("L").resize((3, 2)).convert("RGB")
+    np.testing.assert_array_equal(
+        preprocess_images([encoded(image, form)], RGB), preprocess_images([image], RGB)
+    )
+
+
+def test_a_truncated_or_huge_image_is_refused() -> None:
+    png = encoded(Image.effect_noise((64, 64), 50), "PNG")
+    with pytest.raises(InputError, match="not a readable image"):
+        preprocess_images([png[: len(png) // 2]], RGB)
+    # A bitmap that declares 100,000 x 100,000 pixels in 54 bytes.
+    bomb = bytearray(encoded(Image.new("L", (1, 1)), "BMP"))
+    bomb[18:26] = (100_000).to_bytes(4, "little") * 2
+    with pytest.raises(InputError):
+        preprocess_images([bytes(bomb)], RGB)
+
+
+@pytest.fixture
+def tokenizer(tokenizer_file: Path) -> Tokenizer:
+    return load_tokenizer(tokenizer_file)
+
+
+def test_texts_are_padded_on_the_right_and_truncated(tokenizer: Tokenizer) -> None:
+    encoded = encode_texts(tokenizer, ["ab", "x", "y" * 50], TextProcessing(max_length=8, pad_id=7))
+    assert encoded["input_ids"].shape == (3, 8)
+    assert encoded["attention_mask"].sum(1).tolist() == [2, 1, 8]
+    assert (encoded["input_ids"][1, 1:] == 7).all()
+
+
+@pytest.mark.parametrize(("texts", "message"), [([], "the batch is empty"), (["a", " "], "text 1 is empty")])
+def test_empty_texts_are_refused(tokenizer: Tokenizer, texts: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        encode_texts(tokenizer, texts, TextProcessing(max_length=8))
+
+
+def test_mean_pooling_ignores_padding() -> None:
+    hidden = np.array([[[1.0, 0.0], [3.0, 4.0], [100.0, 100.0]]], np.float32)
+    mask = np.array([[1, 1, 0]])
+    mean = pool(hidden, mask, TextProcessing(max_length=8, pooling="mean"))
+    np.testing.assert_allclose(mean, [[2.0, 2.0]])
+    unit = pool(hidden, mask, TextProcessing(max_length=8, pooling="mean", normalize=True))
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=-1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(pool(hidden, mask, TextProcessing(max_length=8, pooling="cls")), [[1.0, 0.0]])
+
+
+def test_large_logits_do_not_overflow() -> None:
+    answer = classify(np.array([[1e4, -1e4]], np.float32), ("yes", "no"))[0]
+    assert (answer["label"], answer["probability"]) == ("yes", 1.0)
+
+
+def test_tokens_are_tagged_without_the_padding(tokenizer: Tokenizer) -> None:
+    inputs = encode_texts(tokenizer, ["ab", "c"], TextProcessing(max_length=8))
+    logits = np.zeros((2, 2, 2), np.float32)
+    logits[0, 1, 1] = 5
+    answers = tag_tokens(logits, inputs, tokenizer, ("O", "NAME"))
+    assert [[token["label"] for token in answer["tokens"]] for answer in answers] == [["O", "NAME"], ["O"]]
