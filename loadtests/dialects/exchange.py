@@ -1,0 +1,74 @@
+"""What a dialect and the client say to each other: calls to make, and readers of what comes back.
+
+A dialect knows bodies and answers; it knows no sockets, clocks or schedules. Bodies are bytes before the
+run starts, so that sending costs no serialising. A reader is told when each chunk arrived and never asks
+for the time itself.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from loadtests.errors import BadAnswer
+
+JSON_HEADERS = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a good response held. `token_times`: when a stream's non-empty tokens came, in clock seconds."""
+
+    token_times: tuple[float, ...] = ()
+    tokens: int | None = None
+
+
+class Reader(Protocol):
+    """Reads one response as it comes."""
+
+    def feed(self, chunk: bytes, arrived: float) -> None:
+        """Take the next bytes of the body."""
+
+    def finish(self) -> Answer:
+        """The body is complete. Raises BadAnswer when it is not what the dialect promises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, ready to send. `new_reader` is called once for each time it is sent."""
+
+    method: str
+    path: str
+    body: bytes | None
+    new_reader: Callable[[], Reader]
+
+
+@dataclass(slots=True)
+class WholeBody:
+    """Reads a body that is one document, and leaves it to `check` to say what it held."""
+
+    check: Callable[[bytes], Answer]
+    chunks: list[bytes] = field(default_factory=list)
+
+    def feed(self, chunk: bytes, arrived: float) -> None:
+        self.chunks.append(chunk)
+
+    def finish(self) -> Answer:
+        return self.check(b"".join(self.chunks))
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """The JSON object in `text`. Raises BadAnswer for anything else."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise BadAnswer("bad_body", f"not JSON ({error}): {excerpt(text)}") from error
+    if not isinstance(document, dict):
+        raise BadAnswer("bad_body", f"not a JSON object: {excerpt(text)}")
+    return document
+
+
+def excerpt(text: bytes) -> str:
+    """The beginning of a body, on one line, short enough for an error message."""
+    line = " ".join(text[:200].decode(errors="replace").split())
+    return line + ("…" if len(text) > 200 else "")

@@ -1,0 +1,125 @@
+"""A real server with known behaviour, on a free loopback port in a thread, and short runs against it."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from hypothesis import settings
+
+from loadtests.client import connect
+from loadtests.plan import draw
+from loadtests.scenario import Scenario
+from loadtests.session import Recording, drive
+
+# How long an example takes says something about the machine's other work, and nothing about the code.
+settings.register_profile("loadtests", deadline=None)
+settings.load_profile("loadtests")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class FakeServer:
+    """Answers every request with `handler` and counts them."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.requests = 0
+        self._handler = handler
+        self._arrived = threading.Condition()
+        self._started = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._started.wait(10)
+
+    def wait_for(self, requests: int) -> None:
+        """Return when so many requests have arrived."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: self.requests >= requests, timeout=30)
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._closing.set)
+            self._thread.join(10)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        with self._arrived:
+            self.requests += 1
+            self._arrived.notify_all()
+        await request.read()
+        return await self._handler(request)
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._closing = asyncio.Event()
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self._started.set()
+        await self._closing.wait()
+        await runner.cleanup()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Handler], FakeServer]]:
+    """Starts fake servers, and closes them after the test."""
+    servers: list[FakeServer] = []
+
+    def start(handler: Handler) -> FakeServer:
+        servers.append(FakeServer(handler))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def scenario() -> Callable[..., Scenario]:
+    """Builds a short scenario of plain GETs; keywords replace its keys."""
+
+    def build(**changes: object) -> Scenario:
+        keys = {
+            "arrivals": {"kind": "constant", "rate": 40},
+            "duration": 0.25,
+            "warmup": 0,
+            "timeout": 5,
+            "mix": [{"dialect": "http"}],
+        }
+        return Scenario.model_validate(keys | changes)
+
+    return build
+
+
+@pytest.fixture
+def record() -> Callable[[Scenario, str], Recording]:
+    """Runs a scenario without the probe before it, for servers that would not pass one."""
+
+    async def run(scenario: Scenario, url: str) -> Recording:
+        plan = draw(scenario, url)
+        recording = Recording(planned=len(plan))
+        async with connect() as session:
+            await drive(session, plan, scenario.timeout, recording)
+        return recording
+
+    return lambda scenario, url: asyncio.run(run(scenario, url))
+
+
+@pytest.fixture
+def scenario_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a scenario file."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "scenario.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,207 @@
+import asyncio
+import errno
+import json
+from types import SimpleNamespace
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from loadtests.client import Sample, detail_of, kind_of
+
+COMPLETIONS = {"dialect": "openai-completions", "model": "m", "prompts": ["p"]}
+INFER = {"dialect": "oip-infer", "model": "m", "inputs": [{"name": "x", "shape": [1]}]}
+TOKEN = b'data: {"choices": [{"text": "a"}]}\n\n'
+
+
+async def never(request):
+    await asyncio.Event().wait()
+
+
+async def drop(request):
+    request.transport.close()
+    return web.Response()
+
+
+async def reset(request):
+    request.transport.abort()
+    return web.Response()
+
+
+async def fail(request):
+    return web.Response(status=500, text="out of memory")
+
+
+async def redirect(request):
+    raise web.HTTPFound("/elsewhere")
+
+
+async def lie_about_the_length(request):
+    response = web.StreamResponse(headers={"Content-Length": "100"})
+    await response.prepare(request)
+    await response.write(b"ten bytes.")
+    request.transport.close()
+    return response
+
+
+async def speak_no_http(request):
+    request.transport.write(b"hello\r\n\r\n")
+    request.transport.close()
+    return web.Response()
+
+
+async def speak_html(request):
+    return web.Response(text="<html>", content_type="text/html")
+
+
+def stream(*chunks, then):
+    async def handler(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+        await then(request)
+        return response
+
+    return handler
+
+
+async def leave_politely(request):
+    pass
+
+
+async def trickle(request):
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(TOKEN)
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("handler", "request_", "kind"),
+    [
+        (never, {"dialect": "http"}, "timeout"),
+        (trickle, COMPLETIONS, "timeout"),
+        (drop, {"dialect": "http"}, "disconnected"),
+        (reset, {"dialect": "http"}, "disconnected"),
+        (fail, {"dialect": "http"}, "http_500"),
+        (redirect, {"dialect": "http"}, "http_302"),
+        (lie_about_the_length, {"dialect": "http"}, "truncated"),
+        (stream(TOKEN, then=drop), COMPLETIONS, "truncated"),
+        (stream(TOKEN, then=reset), COMPLETIONS, "truncated"),
+        (stream(TOKEN, then=leave_politely), COMPLETIONS, "truncated"),
+        (stream(TOKEN, then=never), COMPLETIONS, "timeout"),
+        (stream(b'data: {"error": "oom"}\n\n', then=leave_politely), COMPLETIONS, "error_in_stream"),
+        (speak_no_http, {"dialect": "http"}, "bad_http"),
+        (speak_html, INFER, "bad_body"),
+    ],
+)
+def test_a_misbehaving_server_is_reported_by_kind_and_never_hangs(
+    serve, scenario, record, handler, request_, kind
+):
+    recording = record(scenario(duration=0.1, timeout=0.4, mix=[request_]), serve(handler).url)
+    assert {sample.error for sample in recording.samples} == {kind}
+    assert len(recording.samples) == recording.planned == 4
+    assert all(sample.detail for sample in recording.samples)
+    assert all(sample.latency_ms >= sample.service_ms > 0 for sample in recording.samples)
+
+
+def test_a_port_that_nobody_listens_on_is_a_connect_error(serve, scenario, record):
+    server = serve(fail)
+    server.close()
+    assert {sample.error for sample in record(scenario(), server.url).samples} == {"connect"}
+
+
+def test_nothing_is_tried_twice(serve, scenario, record):
+    """A request that a kept connection drops is idempotent here, and still counts as failed."""
+    seen, dropped = set(), []
+
+    async def answer_once_per_connection(request):
+        if request.transport not in seen:
+            seen.add(request.transport)
+            return web.Response()
+        dropped.append(request)
+        return await drop(request)
+
+    server = serve(answer_once_per_connection)
+    recording = record(scenario(), server.url)
+    assert server.requests == recording.planned
+    assert sum(sample.error == "disconnected" for sample in recording.samples) == len(dropped) > 0
+
+
+def test_the_key_goes_out_with_every_request_and_stays_out_of_the_samples(
+    serve, scenario, record, monkeypatch
+):
+    async def check(request):
+        return web.Response(status=200 if request.headers.get("Authorization") == "Bearer secret" else 401)
+
+    server = serve(check)
+    assert {sample.error for sample in record(scenario(), server.url).samples} == {"http_401"}
+    monkeypatch.setenv("MODELPRESS_API_KEY", "secret")
+    samples = record(scenario(), server.url).samples
+    assert {sample.error for sample in samples} == {None}
+    assert "secret" not in repr(samples)
+
+
+def test_the_body_that_was_planned_is_the_body_that_arrives(serve, scenario, record):
+    bodies = []
+
+    async def echo(request):
+        bodies.append(await request.json())
+        return web.json_response({"outputs": [{"name": "y"}]})
+
+    record(scenario(mix=[INFER | {"variants": 1}]), serve(echo).url)
+    assert len({json.dumps(body) for body in bodies}) == 1
+    assert bodies[0]["inputs"][0]["name"] == "x"
+
+
+def test_token_times_follow_the_servers_schedule(serve, scenario, record):
+    """Five tokens, at 100, 150, 200, 250 and 300 ms by the server's own clock; usage says they were nine."""
+    usage = b'data: {"choices": [], "usage": {"completion_tokens": 9}}\n\ndata: [DONE]\n\n'
+
+    async def generate(request):
+        started = asyncio.get_running_loop().time()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'data: {"choices": [{"text": ""}]}\n\n')
+        for number in range(5):
+            await asyncio.sleep(started + 0.1 + number * 0.05 - asyncio.get_running_loop().time())
+            await response.write(TOKEN)
+        await response.write(usage)
+        return response
+
+    keys = {"arrivals": {"kind": "constant", "rate": 10}, "duration": 1.1, "mix": [COMPLETIONS]}
+    samples = record(scenario(**keys), serve(generate).url).samples
+    assert all(sample.ttft_ms >= 100 and sample.latency_ms >= 300 for sample in samples)
+    least_disturbed = min(samples, key=lambda sample: sample.latency_ms)
+    assert least_disturbed.ttft_ms < 130
+    assert least_disturbed.latency_ms < 330
+    assert least_disturbed.tokens == 9
+    assert least_disturbed.tpot_ms == pytest.approx(200 / 8, abs=4)
+    assert least_disturbed.gaps_ms == pytest.approx([50] * 4, abs=30)
+
+
+def test_what_the_machine_that_sends_runs_out_of_is_not_the_servers_failure():
+    assert kind_of(OSError(errno.EMFILE, "too many open files"), status=0) == "generator"
+    assert kind_of(ZeroDivisionError(), status=200) == "generator"
+
+
+def test_a_failure_is_described_on_one_line():
+    peer = SimpleNamespace(host="h", port=1, is_ssl=True)
+    refused = aiohttp.ClientConnectorError(peer, ConnectionRefusedError(errno.ECONNREFUSED, "a\nb"))
+    assert detail_of(refused) == "Connection refused"
+    assert "expired" in detail_of(aiohttp.ClientConnectorCertificateError(peer, ValueError("expired")))
+    assert detail_of(ValueError("two\n lines")) == "two lines"
+    assert detail_of(TimeoutError()) == "TimeoutError"
+
+
+def test_a_sample_derives_its_measures_from_the_planned_time():
+    sample = Sample(request=0, planned=10.0, sent=10.25, ended=11.0, tokens=5, token_times=(10.5, 10.7))
+    assert (sample.latency_ms, sample.service_ms, sample.lag_ms) == (1000.0, 750.0, 250.0)
+    assert (sample.ttft_ms, sample.tpot_ms, sample.gaps_ms) == (500.0, 125.0, [200.0])
+
+
+def test_a_whole_answer_has_no_token_times():
+    sample = Sample(request=0, planned=0.0, sent=0.0, ended=1.0, tokens=5)
+    assert (sample.ttft_ms, sample.tpot_ms, sample.gaps_ms) == (None, None, [])

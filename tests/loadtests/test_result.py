@@ -1,0 +1,88 @@
+import json
+
+import pytest
+
+from loadtests.client import Sample
+from loadtests.errors import InvalidOption
+from loadtests.result import build, check_writable, write
+from loadtests.session import Recording
+from loadtests.statistics import describe
+
+
+@pytest.fixture
+def result(scenario):
+    """20 requests a second apart, two of them in the warm-up and one failed, recorded in disorder."""
+    samples = [
+        Sample(
+            request=number % 2,
+            planned=100.0 + number,
+            sent=100.0001 + number,
+            ended=100.05 + number + number / 1000,
+            error="timeout" if number == 7 else None,
+            tokens=3,
+            token_times=(100.01 + number, 100.03 + number, 100.05 + number),
+        )
+        for number in reversed(range(20))
+    ]
+    recording = Recording(planned=20, start=100.0, sent=20, samples=samples)
+    keys = {
+        "arrivals": {"kind": "constant", "rate": 1},
+        "duration": 18,
+        "warmup": 2,
+        "objectives": {"p90_ms": 90},
+    }
+    return build(scenario(**keys, mix=[{"dialect": "http"}] * 2), "http://127.0.0.1:1", recording)
+
+
+def test_the_percentiles_can_be_computed_again_from_the_document(result):
+    document = json.loads(result.model_dump_json())
+    samples, warmup = document["samples"], document["scenario"]["warmup"] * 1000
+    rows = zip(samples["planned_ms"], samples["latency_ms"], samples["error"], strict=True)
+    latencies = [latency for planned, latency, error in rows if planned >= warmup and error is None]
+    again = describe(latencies)
+    measured = document["summary"]["latency_ms"]
+    assert measured["samples"] == again.samples == 17
+    assert measured["max"] == again.max
+    for name, percentile in again.percentiles.items():
+        assert measured["percentiles"][name]["value"] == percentile.value
+        assert measured["percentiles"][name]["enough_samples"] is percentile.enough_samples
+
+
+def test_the_document_says_what_was_measured_where_and_by_what(result):
+    document = json.loads(result.model_dump_json())
+    assert document["schema_version"] == 1
+    assert document["scenario"]["seed"] == 0
+    assert document["machine"]["cpu_count"] >= 1
+    assert {"python", "modelpress", "aiohttp", "numpy"} <= set(document["versions"])
+    assert document["counts"] == {"planned": 20, "sent": 20, "measured": 18, "unfinished": 0}
+    assert document["samples"]["planned_ms"] == [1000.0 * number for number in range(20)]
+    assert document["samples"]["itl_ms"][0] == [20.0, 20.0]
+    assert (document["outcome"], document["invalid"]) == ("fail", [])
+
+
+def test_each_entry_of_the_mix_has_its_own_summary(result):
+    assert [summary.requests for summary in result.by_request] == [9, 9]
+    assert [summary.failed for summary in result.by_request] == [0, 1]
+
+
+def test_an_interruption_shortens_the_window(scenario):
+    samples = [Sample(0, 100.0 + number, sent=100.0 + number, ended=100.5 + number) for number in range(5)]
+    recording = Recording(planned=20, start=100.0, sent=5, samples=samples, interrupted_at=105.0)
+    result = build(scenario(duration=20), "http://127.0.0.1:1", recording)
+    assert result.summary.throughput_rps == 1.0
+    assert result.generator.offered_rps == 1.0
+
+
+def test_writing_replaces_the_file_and_leaves_nothing_else(result, tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old", encoding="utf-8")
+    write(result, path)
+    assert json.loads(path.read_text(encoding="utf-8"))["outcome"] == "fail"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
+    check_writable(tmp_path / "result.json")
+    for path in (tmp_path, tmp_path / "missing" / "result.json"):
+        with pytest.raises(InvalidOption, match="--out"):
+            check_writable(path)

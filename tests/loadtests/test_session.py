@@ -1,0 +1,94 @@
+import asyncio
+import time
+from contextlib import contextmanager
+
+import pytest
+from aiohttp import web
+
+from loadtests.result import build
+from loadtests.session import measure, run
+
+
+async def answer(request):
+    return web.Response()
+
+
+def test_a_stall_of_the_server_shows_in_the_tail(serve, scenario):
+    """Coordinated omission: a closed loop would have sent one request into this second and shown it slow."""
+
+    async def stall_once(request):
+        if server.requests == 31:
+            time.sleep(1)
+        return web.Response()
+
+    server = serve(stall_once)
+    stalled = scenario(arrivals={"kind": "constant", "rate": 100}, duration=1.5)
+    result = build(stalled, server.url, run(stalled, server.url))
+    latency = result.summary.latency_ms
+    assert latency.samples == 150
+    assert latency.percentiles["p99"].value > 900
+    slow = [sample for sample in result.samples.latency_ms if sample > 400]
+    assert len(slow) >= 50
+    assert result.generator.achieved_rps > 90
+
+
+def test_a_stall_of_the_generator_is_counted_and_makes_the_run_invalid(serve, scenario):
+    @contextmanager
+    def block_the_loop(recording):
+        asyncio.get_running_loop().call_later(0.2, time.sleep, 0.3)
+        yield
+
+    server = serve(answer)
+    blocked = scenario(arrivals={"kind": "constant", "rate": 100}, duration=0.6)
+    result = build(blocked, server.url, run(blocked, server.url, watch=block_the_loop))
+    assert result.outcome == "invalid"
+    assert any("sent late" in reason for reason in result.invalid)
+    assert result.generator.late >= 20
+    assert result.counts.sent == result.counts.measured == 60
+    planned = result.samples.planned_ms
+    assert planned == pytest.approx([10 * number for number in range(60)], abs=0.002)
+
+
+def test_cancelling_keeps_what_was_measured(serve, scenario):
+    async def cancel_after(requests):
+        work = asyncio.create_task(measure(long, server.url))
+        await asyncio.to_thread(server.wait_for, requests)
+        work.cancel()
+        return await work
+
+    async def never_after_the_fifth(request):
+        if server.requests > 5:
+            await asyncio.Event().wait()
+        return web.Response()
+
+    server, long = serve(never_after_the_fifth), scenario(duration=60)
+    result = build(long, server.url, asyncio.run(cancel_after(8)))
+    assert result.outcome == "invalid"
+    assert "the run was interrupted" in result.invalid
+    assert result.counts.measured == 4
+    assert result.counts.unfinished == result.counts.sent - 4 >= 3
+    assert result.counts.planned == 2400
+
+
+def test_cancelling_during_the_probe_is_a_cancellation(serve, scenario):
+    async def never(request):
+        await asyncio.Event().wait()
+
+    async def cancel():
+        work = asyncio.create_task(measure(scenario(), server.url))
+        await asyncio.to_thread(server.wait_for, 1)
+        work.cancel()
+        await work
+
+    server = serve(never)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel())
+
+
+def test_a_run_ends_one_timeout_after_its_last_request_at_the_latest(serve, scenario, record):
+    async def never(request):
+        await asyncio.Event().wait()
+
+    started = time.perf_counter()
+    record(scenario(duration=0.2, timeout=0.5), serve(never).url)
+    assert time.perf_counter() - started < 5
