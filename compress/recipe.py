@@ -126,7 +126,8 @@ def _check_order(steps: Sequence[StepConfig], name: str, tree: yaml.Node | None)
 def _explain(
     error: ValidationError, prefix: Location, name: str, tree: yaml.Node | None, content: Any, config: Any
 ) -> str:
-    first = error.errors()[0]
+    # A misspelt key is also a missing one: the misspelling is what the user can see.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     location = _in_content(first["loc"], content)
     place, key = _place(name, tree, prefix + location), ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
@@ -136,6 +137,7 @@ def _explain(
         context = first["ctx"]
         tags = [tag.strip("'") for tag in context["expected_tags"].split(", ")]
         asked = context["discriminator"].strip("'")
+        place = _place(name, tree, (*prefix, *location, asked))
         return f"{place}: unknown {asked} '{context['tag']}'; {nearest(context['tag'], tags)}"
     if first["type"] == "union_tag_not_found":
         return f"{place}: the key {first['ctx']['discriminator']} is missing"

@@ -93,8 +93,9 @@ def methods() -> Mapping[str, Method]:
 
 def validate(step: Mapping[str, Any]) -> StepConfig:
     """A step's settings, checked. Raises KeyError for an unknown method, pydantic's error for the rest."""
-    config: StepConfig = TypeAdapter[Any](methods()[str(step["method"])].config).validate_python(dict(step))
-    return config
+    config: Any = methods()[str(step["method"])].config
+    validated: StepConfig = TypeAdapter(config).validate_python(dict(step))
+    return validated
 
 
 @cache

@@ -4,14 +4,15 @@ The numbers come from `blockwise`; this file rewrites nodes. An embedding that i
 stored once and read by both. Layers whose weight is computed, and convolutions, stay as they are.
 """
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from compress.quantize.blockwise import Floats, pack, pack_zero_points, quantize_blocks
+from compress.quantize.blockwise import Blocks, Floats, pack, pack_zero_points, quantize_blocks
 
 CONTRIB = "com.microsoft"
 
@@ -33,23 +34,20 @@ def quantize_weights(
     Returns figures: weights quantized, and the relative error of the worst one.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    uses = list(_uses(model, weights))
-    sensitive = {use.weight for use in uses if _is_sensitive(use, model)}
+    groups: dict[bytes, list[_Use]] = {}
+    for use in _uses(model, weights):
+        # By content: exporters may store a tied weight twice, once of them transposed.
+        groups.setdefault(hashlib.sha256(_table(weights, use).tobytes()).digest(), []).append(use)
     worst, count = 0.0, 0
-    for name in dict.fromkeys(use.weight for use in uses):
-        mine = [use for use in uses if use.weight == name]
-        table = _table(weights[name], mine)
-        blocks = quantize_blocks(table, head_bits if name in sensitive else bits, group_size)
+    for uses in groups.values():
+        name, table = uses[0].weight, _table(weights, uses[0])
+        sensitive = any(_is_sensitive(use, model) for use in uses)
+        blocks = quantize_blocks(table, head_bits if sensitive else bits, group_size)
         worst = max(worst, _relative_error(table, blocks.dequantize()))
         count += table.size
-        initializers = [
-            numpy_helper.from_array(pack(blocks), f"{name}.q"),
-            numpy_helper.from_array(blocks.scales, f"{name}.s"),
-            numpy_helper.from_array(pack_zero_points(blocks), f"{name}.z"),
-        ]
-        model.graph.initializer.extend(initializers)
-        for use in mine:
-            _replace(model, use, blocks.bits, table.shape, group_size, accuracy_level)
+        _store(model, name, blocks)
+        for use in uses:
+            _replace(model, replace(use, weight=name), blocks, group_size, accuracy_level)
     _drop_unused(model)
     _import_contrib(model)
     return {"weights": count, "worst_relative_error": worst}
@@ -59,13 +57,9 @@ def quantize_embeddings(model: ModelProto, *, bits: int, group_size: int) -> Non
     """Rewrite only the embedding look-ups of `model`, in place."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for use in [use for use in _uses(model, weights) if use.node.op_type == "Gather"]:
-        table = _table(weights[use.weight], [use])
-        blocks = quantize_blocks(table, bits, group_size)
-        packed = {"q": pack(blocks), "s": blocks.scales, "z": pack_zero_points(blocks)}
-        model.graph.initializer.extend(
-            numpy_helper.from_array(value, f"{use.weight}.{part}") for part, value in packed.items()
-        )
-        _replace(model, use, bits, table.shape, group_size, 0)
+        blocks = quantize_blocks(_table(weights, use), bits, group_size)
+        _store(model, use.weight, blocks)
+        _replace(model, use, blocks, group_size, 0)
     _drop_unused(model)
     _import_contrib(model)
 
@@ -105,33 +99,36 @@ def _is_sensitive(use: _Use, model: ModelProto) -> bool:
     return use.node.op_type == "Gather" or bool(outputs.intersection(use.node.output))
 
 
-def _table(weight: TensorProto, uses: list[_Use]) -> Floats:
+def _table(weights: dict[str, TensorProto], use: _Use) -> Floats:
     """The weight as [out, in], which for an embedding is [tokens, width]."""
-    array: Floats = numpy_helper.to_array(weight).astype(np.float32)
-    return array.T if uses[0].transposed else array
+    array: Floats = numpy_helper.to_array(weights[use.weight]).astype(np.float32)
+    return np.ascontiguousarray(array.T) if use.transposed else array
 
 
 def _relative_error(weight: Floats, approximation: Floats) -> float:
     return float(np.linalg.norm(weight - approximation) / max(float(np.linalg.norm(weight)), 1e-12))
 
 
-def _replace(
-    model: ModelProto, use: _Use, bits: int, shape: tuple[int, ...], group_size: int, accuracy_level: int
-) -> None:
+def _store(model: ModelProto, name: str, blocks: Blocks) -> None:
+    packed = {"q": pack(blocks), "s": blocks.scales, "z": pack_zero_points(blocks)}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, f"{name}.{part}") for part, value in packed.items()
+    )
+
+
+def _replace(model: ModelProto, use: _Use, blocks: Blocks, group_size: int, accuracy_level: int) -> None:
     make = _lookup_nodes if use.node.op_type == "Gather" else _matmul_nodes
-    nodes = make(use, bits, shape, group_size, accuracy_level)
+    nodes = make(use, blocks, group_size, accuracy_level)
     at = list(model.graph.node).index(use.node)
     model.graph.node.remove(use.node)
     for offset, node in enumerate(nodes):
         model.graph.node.insert(at + offset, node)
     if use.node.op_type == "Gather":
-        width = np.array([shape[0], -1], np.int64)
-        model.graph.initializer.append(numpy_helper.from_array(width, f"{use.weight}.rows"))
+        flat = np.array([blocks.shape[0], -1], np.int64)
+        model.graph.initializer.append(numpy_helper.from_array(flat, f"{use.node.output[0]}.flat"))
 
 
-def _matmul_nodes(
-    use: _Use, bits: int, shape: tuple[int, ...], group_size: int, accuracy_level: int
-) -> list[NodeProto]:
+def _matmul_nodes(use: _Use, blocks: Blocks, group_size: int, accuracy_level: int) -> list[NodeProto]:
     has_bias = len(use.node.input) > 2
     output = use.node.output[0]
     product = helper.make_node(
@@ -139,9 +136,9 @@ def _matmul_nodes(
         [use.node.input[0], *(f"{use.weight}.{part}" for part in "qsz")],
         [f"{output}.product" if has_bias else output],
         domain=CONTRIB,
-        K=shape[1],
-        N=shape[0],
-        bits=bits,
+        K=blocks.shape[1],
+        N=blocks.shape[0],
+        bits=blocks.bits,
         block_size=group_size,
         accuracy_level=accuracy_level,
     )
@@ -150,18 +147,17 @@ def _matmul_nodes(
     return [product, helper.make_node("Add", [product.output[0], use.node.input[2]], [output])]
 
 
-def _lookup_nodes(
-    use: _Use, bits: int, shape: tuple[int, ...], group_size: int, accuracy_level: int
-) -> list[NodeProto]:
-    rows = f"{use.node.output[0]}.rows"
+def _lookup_nodes(use: _Use, blocks: Blocks, group_size: int, accuracy_level: int) -> list[NodeProto]:
+    output = use.node.output[0]
+    rows = f"{output}.rows"
     return [
-        helper.make_node("Reshape", [f"{use.weight}.q", f"{use.weight}.rows"], [rows]),
+        helper.make_node("Reshape", [f"{use.weight}.q", f"{output}.flat"], [rows]),
         helper.make_node(
             "GatherBlockQuantized",
             [rows, use.node.input[1], f"{use.weight}.s", f"{use.weight}.z"],
-            list(use.node.output),
+            [output],
             domain=CONTRIB,
-            bits=bits,
+            bits=blocks.bits,
             block_size=group_size,
             gather_axis=0,
             quantize_axis=1,

@@ -1,1 +1,1 @@
-"""What `compress.report` shows: groups of bundles, their plots, tables and sentences, and the page around them."""
+"""What `compress.report` shows: bundles in groups, their plots, tables and sentences, and the page."""

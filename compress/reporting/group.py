@@ -12,8 +12,8 @@ MAKING = {"source", "export"}
 # Hues in `page.css`; more variants than that share them, and are told apart by their labels.
 HUES = 6
 
-# How much worse a variant may be to be called a good trade-off: a point of a score in [0, 1], and three
-# percent of a perplexity, which is what int4 weights are known to cost (arXiv:2306.00978, table 4).
+# How much worse a variant may be to be called a good trade-off: a point of a score in [0, 1], or three
+# percent of a perplexity. The demo's own models are held to the same.
 TOLERABLE_SCORE, TOLERABLE_PERPLEXITY = 0.01, 0.03
 
 
@@ -109,9 +109,7 @@ def _group(
     ordered = sorted(manifests, key=_place)
     compressed = [manifest for manifest in ordered if not is_baseline(manifest)]
     hues = {id(manifest): f"hue{index % HUES}" for index, manifest in enumerate(compressed)}
-    return Group(
-        name, tuple(Variant(m, results.get(m.tag), hues.get(id(m), "baseline")) for m in ordered)
-    )
+    return Group(name, tuple(Variant(m, results.get(m.tag), hues.get(id(m), "baseline")) for m in ordered))
 
 
 def _place(manifest: Manifest) -> tuple[bool, int]:

@@ -38,7 +38,11 @@ class Place:
 
 
 def place(
-    points: Sequence[tuple[float, float]], names: Sequence[str], obstacles: Sequence[Box], top: float, bottom: float
+    points: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    obstacles: Sequence[Box],
+    top: float,
+    bottom: float,
 ) -> list[Place]:
     """A place for each name, as near to its point as the other names, points and `obstacles` allow."""
     taken = [*obstacles, *(Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in points)]
@@ -50,9 +54,7 @@ def place(
     return places
 
 
-def _first_free(
-    x: float, y: float, width: float, taken: Sequence[Box], frame: Box
-) -> tuple[Place, Box]:
+def _first_free(x: float, y: float, width: float, taken: Sequence[Box], frame: Box) -> tuple[Place, Box]:
     candidates = list(_candidates(x, y, width, frame))
     free = (found for found in candidates if not any(found[1].meets(box) for box in taken))
     return next(free, candidates[0])

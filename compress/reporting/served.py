@@ -1,4 +1,4 @@
-"""Load-test results, read as the outside files that they are: only what the report shows, and all of it checked.
+"""Load-test results, read as the outside files that they are: what the report shows, and all of it checked.
 
 It knows the JSON that `modelpress loadtest --out` writes, not the package that writes it. A file that is not
 such a result costs its own row on the page and nothing more.
@@ -55,7 +55,7 @@ class Generator(_Outside):
 
 
 class LoadTest(_Outside):
-    """One run against a served bundle. `invalid` says why its figures are no measurement, if they are none."""
+    """One run against a served bundle. `invalid` gives the reasons why its figures are no measurement."""
 
     outcome: str
     invalid: tuple[str, ...] = ()
@@ -84,4 +84,6 @@ def read_result(folder: Path | None, tag: str) -> LoadTest | Unreadable | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        return Unreadable(f"{path.name} is no load-test result: {place + ': ' if place else ''}{first['msg']}")
+        return Unreadable(
+            f"{path.name} is no load-test result: {place + ': ' if place else ''}{first['msg']}"
+        )

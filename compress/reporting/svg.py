@@ -66,7 +66,7 @@ def logarithmic_if_wide(values: Sequence[float], start: float, end: float) -> Ax
 
 
 def element(name: str, *children: str, **attributes: object) -> Markup:
-    """One element. Children and attribute values are escaped; `class_` is `class`, `text_anchor` has a dash."""
+    """One element, its texts and values escaped; `class_` is `class` and `text_anchor` is `text-anchor`."""
     pairs = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _plain(value))
         for key, value in attributes.items()

@@ -1,0 +1,98 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.cache import RECORD, run_stage
+
+
+def maker(calls: list[int], text: str = "made") -> Any:
+    def make(folder: Path) -> dict[str, Any]:
+        calls.append(1)
+        (folder / "file.txt").write_text(text)
+        return {"size": len(text)}
+
+    return make
+
+
+def test_the_same_inputs_are_computed_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+    first = run_stage("step", {"a": 1}, maker(calls), tmp_path)
+    again = run_stage("step", {"a": 1}, maker(calls), tmp_path)
+    assert (first.cached, again.cached, len(calls)) == (False, True, 1)
+    assert again.figures == {"size": 4}
+    assert (again.folder / "file.txt").read_text() == "made"
+
+
+@pytest.mark.parametrize("other", [{"a": 2}, {"a": 1, "b": None}, {"a": [1]}])
+def test_other_inputs_are_another_stage(tmp_path: Path, other: dict[str, Any]) -> None:
+    calls: list[int] = []
+    run_stage("step", {"a": 1}, maker(calls), tmp_path)
+    run_stage("step", other, maker(calls), tmp_path)
+    run_stage("other", {"a": 1}, maker(calls), tmp_path)
+    assert len(calls) == 3
+
+
+def test_a_failed_stage_is_not_cached_and_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> dict[str, Any]:
+        (folder / "half").write_text("half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        run_stage("step", {}, fail, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert not run_stage("step", {}, maker([]), tmp_path).cached
+
+
+@pytest.mark.parametrize("damage", ["truncate", "delete", "record"])
+def test_a_damaged_stage_is_made_again(tmp_path: Path, damage: str) -> None:
+    stage = run_stage("step", {}, maker([]), tmp_path)
+    if damage == "truncate":
+        (stage.folder / "file.txt").write_text("mad")
+    elif damage == "delete":
+        (stage.folder / "file.txt").unlink()
+    else:
+        (stage.folder / RECORD).write_text(json.dumps({"key": stage.key})[:20])
+    again = run_stage("step", {}, maker([]), tmp_path)
+    assert not again.cached
+    assert (again.folder / "file.txt").read_text() == "made"
+
+
+KILLED_HALFWAY = """
+import sys, time
+from pathlib import Path
+from compress.cache import run_stage
+
+def first(folder):
+    (folder / "a").write_text("a")
+    return {}
+
+def second(folder):
+    (folder / "half").write_text("half")
+    print("half-way", flush=True)
+    time.sleep(60)
+    return {}
+
+root = Path(sys.argv[1])
+run_stage("first", {}, first, root)
+run_stage("second", {}, second, root)
+"""
+
+
+def test_after_kill_9_only_the_unfinished_stage_is_made_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_HALFWAY, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"half-way\n"
+        os.kill(process.pid, signal.SIGKILL)
+    calls: list[int] = []
+    assert run_stage("first", {}, maker(calls), tmp_path).cached
+    second = run_stage("second", {}, maker(calls), tmp_path)
+    assert not second.cached
+    assert not (second.folder / "half").exists()
+    assert len(calls) == 1
