@@ -28,7 +28,7 @@ COMMANDS = {
     "loadtest": ("loadtests.cli", "Measure a deployment over HTTP, from each request's planned start."),
 }
 EXTRAS = {"torch", "transformers", "onnx", "onnxscript", "sklearn", "safetensors", "peft", "bitsandbytes"}
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
 
 class _Lazy(TyperGroup):
@@ -74,3 +74,7 @@ def main() -> NoReturn:
 def _fail(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

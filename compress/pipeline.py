@@ -121,7 +121,8 @@ class _Job:
         """What `graph` is worth beside `baseline`: quality, and latency on this machine."""
         from compress import measure
 
-        judged, judged_baseline = self._judge(graph), self._judge(baseline)
+        judged = self._judge(graph)
+        judged_baseline = judged if graph is baseline else self._judge(baseline)
 
         def make(folder: Path) -> Figures:
             evidence = measure.measure(
@@ -159,7 +160,7 @@ class _Job:
             from compress.weights import save_weights
 
             source = self._restored(before, done)
-            figures = method.run(step, source, self.recipe.seed)
+            source, figures = method.run(step, source, self.recipe.seed)
             save_weights(source, folder)
             return figures
 
@@ -174,7 +175,7 @@ class _Job:
         for step, stage in zip(on_torch, done, strict=True):
             method = methods()[step.method]
             if isinstance(method, TorchMethod) and method.restore:
-                method.restore(step, source, stored_shapes(stage.folder))
+                source = method.restore(step, source, stored_shapes(stage.folder))
         if done:
             load_weights(source, done[-1].folder)
         return source

@@ -63,15 +63,16 @@ class GraphMethod:
 class TorchMethod:
     """A method that changes the torch module before export.
 
-    `run(config, source, seed)` changes `source.module` in place and returns figures. What is cached is the
-    module's weights, so `restore(config, source)` must give a fresh module the same structure (pruned
-    shapes, replaced layers) without the work; None says that the structure stays as it was.
+    `run(config, source, seed)` gives the changed source (its module may be the same object, changed) and
+    figures. What is cached is the module's weights, so `restore(config, source, shapes)` must give a fresh
+    source the same structure (pruned shapes, replaced layers) without the work, `shapes` being the stored
+    tensors' by name; None says that the structure stays as it was.
     """
 
     name: str
     config: Any
-    run: Callable[[Any, "SourceModel", int], Figures]
-    restore: Callable[[Any, "SourceModel", Mapping[str, tuple[int, ...]]], None] | None = None
+    run: Callable[[Any, "SourceModel", int], tuple["SourceModel", Figures]]
+    restore: Callable[[Any, "SourceModel", Mapping[str, tuple[int, ...]]], "SourceModel"] | None = None
     check: Callable[[Any, Task], None] | None = None
     works_on: Literal["torch"] = "torch"
 

@@ -1,5 +1,6 @@
 """Bundles of one model, put together: which is the baseline, in what order, in what colour. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -122,4 +123,6 @@ def _size(variant: Variant) -> int:
 
 
 def _drop(variant: Variant) -> float:
-    return variant.quality.drop if variant.quality else 0.0
+    """For comparisons: a drop that is not finite is the worst."""
+    drop = variant.quality.drop if variant.quality else math.inf
+    return drop if math.isfinite(drop) else math.inf

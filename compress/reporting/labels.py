@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from compress.reporting.svg import CHARACTER, WIDTH
+from compress.reporting.svg import CHARACTER
 
+# User units: of a line of text, around a point, and how far off a name is near or needs a line to its point.
 HEIGHT = 12.0
 POINT = 8.0
+NEAR, FAR = 14.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,46 +29,61 @@ class Box:
             and other.top < self.bottom
         )
 
+    def is_within(self, frame: "Box") -> bool:
+        """Whether all of it is in `frame`."""
+        return (
+            frame.left <= self.left
+            and self.right <= frame.right
+            and frame.top <= self.top
+            and self.bottom <= frame.bottom
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a name starts, and its baseline. `moved` ones are too far away to go without a line."""
+    """Where a name starts, its baseline, and how far above or below its point that is."""
 
     x: float
     y: float
-    moved: bool
+    away: float
+
+    @property
+    def needs_leader(self) -> bool:
+        """Whether it is too far away to go without a line."""
+        return self.away > FAR
 
 
 def place(
-    points: Sequence[tuple[float, float]],
-    names: Sequence[str],
-    obstacles: Sequence[Box],
-    top: float,
-    bottom: float,
+    points: Sequence[tuple[float, float]], names: Sequence[str], whiskers: Sequence[Box], frame: Box
 ) -> list[Place]:
-    """A place for each name, as near to its point as the other names, points and `obstacles` allow."""
-    taken = [*obstacles, *(Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in points)]
+    """A place within `frame` for each name, off the points and the other names.
+
+    It is off the whiskers too if that takes it no further than `NEAR` from its point: better a name across
+    a whisker than one that needs looking for.
+    """
+    taken = [Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in points]
     places = []
     for (x, y), name in zip(points, names, strict=True):
-        found = _first_free(x, y, len(name) * CHARACTER, taken, Box(0, top, WIDTH, bottom))
-        taken.append(found[1])
-        places.append(found[0])
+        candidates = list(_candidates(x, y, len(name) * CHARACTER, frame))
+        near = [found for found in candidates if found[0].away <= NEAR]
+        chosen = _first_free(near, [*taken, *whiskers]) or _first_free(candidates, taken) or candidates[-1]
+        taken.append(chosen[1])
+        places.append(chosen[0])
     return places
 
 
-def _first_free(x: float, y: float, width: float, taken: Sequence[Box], frame: Box) -> tuple[Place, Box]:
-    candidates = list(_candidates(x, y, width, frame))
+def _first_free(candidates: Sequence[tuple[Place, Box]], taken: Sequence[Box]) -> tuple[Place, Box] | None:
     free = (found for found in candidates if not any(found[1].meets(box) for box in taken))
-    return next(free, candidates[0])
+    return next(free, None)
 
 
 def _candidates(x: float, y: float, width: float, frame: Box) -> Iterator[tuple[Place, Box]]:
-    """Beside the point first, and then above and below it, further and further away."""
+    """Beside the point first, and then above and below it, further and further away; one at least."""
     distances = [0, *(side * step for step in range(14, 150, 7) for side in (-1, 1))]
     for away in distances:
         for left in (x + 10, x - width - 10, x - width / 2):
             box = Box(left, y + away - HEIGHT / 2, left + width, y + away + HEIGHT / 2)
-            inside = frame.left <= box.left and box.right <= frame.right
-            if inside and frame.top <= box.top and box.bottom <= frame.bottom:
-                yield Place(left, y + away + 4, abs(away) > 20), box
-    yield Place(min(x, frame.right - width), y - 12, False), Box(x, y, x, y)
+            if box.is_within(frame):
+                yield Place(left, y + away + 4, abs(away)), box
+    left = min(x, frame.right - width)
+    yield Place(left, y - 12, 0), Box(left, y - 22, left + width, y - 8)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from compress.reporting import tables, words
 from compress.reporting.group import Group, Variant
-from compress.reporting.plots import drop_figures, latency_figures, percentile, served_figures
+from compress.reporting.plots import drop_figures, latency_figures, percentile, rate, served_figures
 from compress.reporting.samples import comparisons, without_samples
 from compress.reporting.scatter import scatter_figures
 from compress.reporting.served import LoadTest
@@ -77,7 +77,7 @@ def _tiles(best: Variant) -> list[Tile]:
             words.size_sentence(evidence),
             f"{words.megabytes(evidence.size_bytes)} of {words.megabytes(evidence.baseline_size_bytes)}",
         ),
-        Tile(words.drop(quality), f"drop of {quality.metric}, 95% interval {words.drop_interval(quality)}"),
+        Tile(words.change(quality), f"{quality.metric}, 95% interval {words.drop_interval(quality)}"),
         *(
             Tile(
                 words.times(record.speedup),
@@ -87,12 +87,15 @@ def _tiles(best: Variant) -> list[Tile]:
             for record in evidence.latency[:1]
         ),
     ]
-    if isinstance(best.served, LoadTest):
-        summary = best.served.summary
-        p50, p99 = (percentile(summary.latency_ms, name) for name in ("p50", "p99"))
-        offered = words.number(best.served.generator.offered_rps)
-        tiles.append(Tile(f"{p50} / {p99} ms", f"served p50 / p99 at {offered}/s"))
+    if isinstance(best.served, LoadTest) and best.served.summary.latency_ms:
+        tiles.append(_served_tile(best.served))
     return tiles
+
+
+def _served_tile(result: LoadTest) -> Tile:
+    p50, p99 = (percentile(result.summary.latency_ms, name) for name in ("p50", "p99"))
+    invalid = ", no valid measurement" if result.outcome == "invalid" else ""
+    return Tile(f"{p50} / {p99} ms", f"served p50 / p99 at {rate(result)}{invalid}")
 
 
 def _sentence(variant: Variant) -> dict[str, object]:

@@ -39,20 +39,22 @@ class Figure:
 
 def latency_figures(group: Group) -> Iterator[Figure]:
     """One for each workload, since their times are of different orders."""
+    caption = _LATENCY_CAPTION
     for workload in group.workloads:
         found = [(variant, variant.latency(workload)) for variant in group.variants]
-        times = [value for _, record in found if record for value in _times(record) if math.isfinite(value)]
-        if not times:
+        drawn = [record for _, record in found if record and _is_drawable(record)]
+        if not drawn:
             continue
         title = f"Latency in process: {workload}"
         svg = rows_plot(
             title,
             [_latency_row(variant, record) for variant, record in found],
-            from_zero(times, LEFT, RIGHT),
+            from_zero([value for record in drawn for value in _times(record)], LEFT, RIGHT),
             "median, ms (shorter is better)",
-            _median_baseline([record for _, record in found if record]),
+            _median_baseline(drawn),
         )
-        yield Figure(title, _LATENCY_CAPTION, svg)
+        yield Figure(title, caption, svg)
+        caption = "Read as the one before."
 
 
 def served_figures(group: Group) -> Iterator[Figure]:
@@ -81,7 +83,7 @@ def drop_figures(group: Group) -> Iterator[Figure]:
             continue
         reach = LEAST_DROP if max(map(abs, drops)) == 0 else 0.0
         axis = spanning([*drops, 0.0, -reach, reach], LEFT + 8, RIGHT - 8)
-        title = f"Drop of {metric}"
+        title = f"Drop in quality: {metric}"
         svg = rows_plot(
             title,
             [_drop_row(variant, quality) for variant, quality in judged],
@@ -94,16 +96,15 @@ def drop_figures(group: Group) -> Iterator[Figure]:
 
 def rate(result: LoadTest) -> str:
     """Requests a second, as offered."""
-    return f"{words.number(result.generator.offered_rps)}/s"
+    return f"{result.generator.offered_rps:.4g}/s"
 
 
 def _latency_row(variant: Variant, record: Latency | None) -> Row:
     if record is None:
         return Row(variant.name, words.MISSING, variant.hue, None)
     speedup = f"{words.times(record.speedup)} {words.times_interval(record.speedup_interval)}"
-    figures = f"{words.milliseconds(record.median_ms)}  {speedup}"
-    drawable = all(map(math.isfinite, _times(record)))
-    return Row(variant.name, figures, variant.hue, _bar(record) if drawable else None)
+    figures = f"{words.milliseconds(record.median_ms)}, {speedup}"
+    return Row(variant.name, figures, variant.hue, _bar(record) if _is_drawable(record) else None)
 
 
 def _bar(record: Latency) -> Draw:
@@ -113,7 +114,7 @@ def _bar(record: Latency) -> Draw:
         fast, slow = _speedup_as_times(record)
         return (
             element("rect", x=start, y=y - BAR / 2, width=end - start, height=BAR, rx=2, class_="bar"),
-            line(own, y - BAR, own, y + BAR, "own-baseline"),
+            line(own, y - 8, own, y + 8, "own-baseline"),
             whisker(axis, fast, slow, y),
         )
 
@@ -128,6 +129,10 @@ def _speedup_as_times(record: Latency) -> tuple[float, float]:
         for speedup in (bounds.high, bounds.low)
     )
     return fast, slow
+
+
+def _is_drawable(record: Latency) -> bool:
+    return all(map(math.isfinite, _times(record)))
 
 
 def _times(record: Latency) -> list[float]:

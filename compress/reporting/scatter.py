@@ -114,7 +114,7 @@ def _interval(point: Point, x: Axis, y: Axis) -> Markup:
         return Markup("")
     at, low, high = x.at(point.megabytes), y.at(point.interval.low), y.at(point.interval.high)
     path = f"M{at - 4:.1f} {low:.1f}h8m-4 0V{high:.1f}m-4 0h8"
-    return element("g", element("path", d=path, class_="whisker"), class_=point.hue)
+    return element("g", element("path", d=path, class_="own-interval"), class_=point.hue)
 
 
 def _marks(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
@@ -124,13 +124,13 @@ def _marks(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
         for point, (at, _) in zip(points, spots, strict=True)
         if point.interval
     ]
-    places = place(spots, [point.name for point in points], whiskers, TOP, BOTTOM)
+    places = place(spots, [point.name for point in points], whiskers, Box(LEFT, TOP, WIDTH, BOTTOM))
     return [_mark(*each) for each in zip(points, spots, places, strict=True)]
 
 
 def _mark(point: Point, spot: tuple[float, float], where: Place) -> Markup:
     parts = [label(where.x, where.y, point.name, "name")]
-    if where.moved:
+    if where.needs_leader:
         near = min(max(spot[0], where.x), where.x + len(point.name) * CHARACTER)
         parts.append(line(*spot, near, where.y + (3 if where.y < spot[1] else -11), "leader"))
     parts.append(dot(*spot, "ring" if point.hue == "baseline" else "point"))

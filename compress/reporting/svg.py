@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH = 440
+WIDTH = 380
 
 # Advance of a character at the size that plots write in (12 units), averaged over digits and lower case.
 CHARACTER = 6.6
@@ -20,6 +20,9 @@ LOG_FROM = 4.0
 
 # Nice steps, as in D3 and most plotting libraries.
 STEPS = (1, 2, 5, 10)
+
+# On a logarithmic axis, the coarsest of these that shows more than two.
+LOG_STEPS = ((1,), (1, 2, 5), (1, 2, 3, 5, 7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,9 @@ def _linear_ticks(low: float, high: float) -> list[float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    nice = STEPS[:3] if len(exponents) <= 4 else STEPS[:1]
-    values = [step * 10.0**exponent for exponent in exponents for step in nice]
-    return [value for value in values if low <= value <= high]
+    for nice in LOG_STEPS:
+        values = [step * 10.0**exponent for exponent in exponents for step in nice]
+        found = [value for value in values if low <= value <= high]
+        if len(found) > 2:
+            break
+    return found

@@ -66,7 +66,7 @@ def _quality_table(group: Group) -> Table:
         "value",
         "95% interval",
         "baseline",
-        "drop",
+        "drop (+ is worse)",
         "95% interval of the drop",
         "examples",
     )
@@ -155,8 +155,8 @@ def _served_row(variant: Variant) -> tuple[str, ...]:
     return (
         variant.name,
         result.outcome,
-        words.number(result.generator.offered_rps),
-        words.number(summary.throughput_rps),
+        f"{result.generator.offered_rps:.4g}",
+        f"{summary.throughput_rps:.4g}",
         f"{summary.failed} of {summary.requests}",
         percentile(summary.latency_ms, "p50"),
         percentile(summary.latency_ms, "p99"),

@@ -41,11 +41,6 @@ def times_interval(bounds: Interval) -> str:
     return f"[{bounds.low:.2f}, {bounds.high:.2f}]"
 
 
-def unit(quality: Quality) -> str:
-    """What a drop is counted in: a score loses points, a perplexity rises by a share of itself."""
-    return "points" if quality.higher_is_better else "%"
-
-
 def drop(quality: Quality) -> str:
     """Signed; more is worse."""
     return f"{quality.drop:+.2%}".removesuffix("%") + _suffix(quality)
@@ -76,11 +71,16 @@ def quality_sentence(quality: Quality | None) -> str:
     """`perplexity 0.80% worse (95% interval 0.51% to 1.20% worse)`."""
     if quality is None:
         return f"quality {MISSING}"
+    if not math.isfinite(quality.drop):
+        return f"{quality.metric} is not finite"
     bounds = f"(95% interval {_span(quality)})"
-    if quality.drop == 0:
-        return f"{quality.metric} unchanged {bounds}"
-    noise = ", within noise" if holds(quality.drop_interval, 0) else ""
-    return f"{quality.metric} {_worse(quality.drop, quality)}{noise} {bounds}"
+    noise = ", within noise" if quality.drop and holds(quality.drop_interval, 0) else ""
+    return f"{quality.metric} {change(quality)}{noise} {bounds}"
+
+
+def change(quality: Quality) -> str:
+    """`0.80% worse`, or `unchanged`."""
+    return _sided(quality.drop, quality) if quality.drop else "unchanged"
 
 
 def speed_sentence(latency: Latency) -> str:
@@ -88,7 +88,7 @@ def speed_sentence(latency: Latency) -> str:
     bounds = latency.speedup_interval
     interval = f"(95% interval {times(bounds.low)} to {times(bounds.high)})"
     if holds(bounds, 1):
-        return f"no measurable difference in speed at {latency.workload}, {times(latency.speedup)} {interval}"
+        return f"speed at {latency.workload} within noise, {times(latency.speedup)} {interval}"
     if bounds.low > 1:
         return f"{times(latency.speedup)} faster at {latency.workload} {interval}"
     return f"slower at {latency.workload}, {times(latency.speedup)} the baseline's speed {interval}"
@@ -98,7 +98,7 @@ def variant_sentence(variant: Variant) -> str:
     """Size, quality and every workload's speed."""
     evidence = variant.evidence
     if evidence is None:
-        return f"{variant.manifest.tag}: {MISSING}"
+        return f"{variant.manifest.tag}: {MISSING}."
     speeds = [speed_sentence(latency) for latency in evidence.latency] or [f"speed {MISSING}"]
     parts = [size_sentence(evidence), quality_sentence(evidence.quality), *speeds]
     return f"{variant.manifest.tag}: {'; '.join(parts)}."
@@ -168,17 +168,18 @@ def _factor(value: float) -> str:
     return f"{value:.1f}x" if value >= 1.1 else times(value)
 
 
-def _worse(value: float, quality: Quality) -> str:
-    return f"{abs(value):.2%}".removesuffix("%") + f"{_suffix(quality)} {_side(value)}"
+def _sided(value: float, quality: Quality) -> str:
+    amount = f"{abs(value):.2%}".removesuffix("%") + _suffix(quality)
+    return f"{amount} {_side(value)}" if value else amount
 
 
 def _span(quality: Quality) -> str:
     """Both ends on their sides; the side is named once where it is the same."""
     low, high = quality.drop_interval.low, quality.drop_interval.high
     if _side(low) == _side(high):
-        near, far = sorted((abs(low), abs(high)))
-        return f"{100 * near:.2f} to {_worse(math.copysign(far, high), quality)}"
-    return f"{_worse(low, quality)} to {_worse(high, quality)}"
+        near, far = sorted((low, high), key=abs)
+        return f"{100 * abs(near):.2f} to {_sided(far, quality)}"
+    return f"{_sided(low, quality)} to {_sided(high, quality)}"
 
 
 def _side(value: float) -> str:
@@ -186,4 +187,5 @@ def _side(value: float) -> str:
 
 
 def _suffix(quality: Quality) -> str:
-    return "%" if unit(quality) == "%" else " points"
+    """What a drop is counted in: a score loses points, a perplexity rises by a share of itself."""
+    return " points" if quality.higher_is_better else "%"

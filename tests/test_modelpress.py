@@ -1,0 +1,89 @@
+"""The command line as a user meets it: real processes, exit codes, one line for a mistake."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def modelpress(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "modelpress", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
+    program = "import sys, modelpress\ntry:\n modelpress.main()\nfinally:\n print(sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0
+    for command in ("demo", "compress", "list", "show", "report", "train", "zoo", "serve", "loadtest"):
+        assert command in done.stdout
+    for heavy in ("torch", "numpy", "onnxruntime", "bentoml", "pydantic", "aiohttp"):
+        assert f"'{heavy}'" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compress", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
+        (("compress", "bad.yaml"), "bad.yaml:1: unknown key 'modle'; did you mean 'model'?"),
+        (("compress", "zoo.yaml"), "did you mean 'lenet5'?"),
+        (("compress", "onnx.yaml"), "noise.onnx"),
+        (("compress", "missing.yaml"), "gone.onnx"),
+        (("show", "nothing-here"), "no bundle 'nothing-here'"),
+        (("train", "lenet6"), "did you mean 'lenet5'?"),
+        (("zoo", "lenet6"), "did you mean 'lenet5'?"),
+        (("serve", "nothing-here", "--port", "0"), "no bundle 'nothing-here'"),
+        (("loadtest", "nowhere.yaml", "--url", "http://127.0.0.1:1"), "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "bad.yaml").write_text("modle: zoo:lenet5\n")
+    (tmp_path / "zoo.yaml").write_text("model: zoo:lenet\n")
+    (tmp_path / "onnx.yaml").write_text("model: onnx:noise.onnx\n")
+    (tmp_path / "missing.yaml").write_text("model: onnx:gone.onnx\n")
+    (tmp_path / "noise.onnx").write_bytes(b"this is not a graph")
+    done = modelpress(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """No file may grow past 16 KB in this process, which fails as a full disk does, half-way into a file."""
+    limited = (
+        "import resource, modelpress\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))\n"
+        "modelpress.main()"
+    )
+    (tmp_path / "recipe.yaml").write_text("model: zoo:lenet5\n")
+    home = tmp_path / "home"
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "compress", "recipe.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "MODELPRESS_HOME": str(home)},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in home.rglob("*") if path.is_file() and path.stat().st_size >= 16384]
