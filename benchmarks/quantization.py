@@ -1,0 +1,51 @@
+"""What each setting of `quantize` costs and gains on gpt-mini, one changed at a time.
+
+    python benchmarks/quantization.py
+
+Every row is a whole recipe through the pipeline: the perplexity is of the graph that ships, the drop has its
+paired 95% interval, the latency is interleaved with the float32 graph's.
+"""
+
+import json
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from compress.measure import machine
+from compress.pipeline import run
+from compress.recipe import parse_recipe
+from compress.table import cells
+
+SETTINGS = (
+    {"scheme": "fp16"},
+    {"scheme": "int8-dynamic"},
+    {"scheme": "int8-dynamic", "reduce_range": False},
+    {"scheme": "int8-dynamic", "per_channel": False},
+    {"scheme": "int4"},
+    {"scheme": "int4", "accuracy_level": 0},
+    {"scheme": "int4", "head_bits": 4},
+    {"scheme": "int4", "group_size": 16},
+    {"scheme": "int4", "group_size": 128},
+)
+
+
+def main(model: str) -> None:
+    """Print one row for each setting."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("setting", "size MB", "quality", "drop (95%)", "latency ms", "speed-up"):
+        table.add_column(heading, justify="left" if heading == "setting" else "right")
+    for settings in SETTINGS:
+        recipe = {"model": model, "steps": [{"method": "quantize", **settings}], "gate": {"max_drop": None}}
+        result = run(parse_recipe(json.dumps(recipe)))
+        name = " ".join(
+            str(value) if key == "scheme" else f"{key}={value}" for key, value in settings.items()
+        )
+        table.add_row(name, *cells(result.evidence))
+    console = Console(width=140)
+    console.print(machine())
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "zoo:gpt-mini")
