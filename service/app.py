@@ -1,0 +1,54 @@
+"""The mounted ASGI app: all routes that are not BentoML's own, and what is loaded while it runs.
+
+Each dialect has a file of its own; this one only puts them side by side.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from runtime.errors import ModelpressError
+from service import metrics, natural, open_inference, openai
+from service.catalog import Catalog
+from service.problem import problem_response
+
+
+def create_app(load: Callable[[], Catalog]) -> Starlette:
+    """The app; `load` is called when it starts, and `app.state.catalog` is there until it stops.
+
+    `app.state.load` may be replaced before the start.
+    """
+    routes = [
+        Route("/metrics", measurements),
+        Route("/predict/{model}", natural.predict, methods=["POST"]),
+        Route("/v2", open_inference.server),
+        Mount("/v1", routes=openai.routes),
+        Mount("/v2", routes=open_inference.routes),
+    ]
+    handled = (ModelpressError, HTTPException, ClientDisconnect, Exception)
+    app = Starlette(routes=routes, exception_handlers=dict.fromkeys(handled, on_error), lifespan=lifespan)
+    app.state.load = load
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Load the models, start their engines, and stop them at the end."""
+    async with app.state.load() as app.state.catalog:
+        yield
+
+
+async def measurements(request: Request) -> Response:
+    """`GET /metrics`."""
+    return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Any error of a handler, as its dialect would say it."""
+    return problem_response(request.scope, error)

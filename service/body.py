@@ -1,0 +1,43 @@
+"""Request bodies as validated objects, and pydantic's complaints in one line."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from runtime.suggest import nearest
+from service.errors import InvalidRequest
+
+
+class Body(BaseModel):
+    """A JSON body: strict about types, unknown keys refused, a null like a key left out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None}
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def parse(data: bytes, schema: type[B]) -> B:
+    """The JSON in `data` as a `schema`. Raises InvalidRequest: what is wrong, and in which field."""
+    try:
+        return schema.model_validate_json(data)
+    except ValidationError as error:
+        raise _complaint(error.errors()[0], schema) from None
+
+
+def _complaint(first: ErrorDetails, schema: type[BaseModel]) -> InvalidRequest:
+    if first["type"] == "json_invalid":
+        return InvalidRequest(f"the body is not JSON: {first['ctx']['error']}")
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"no such field: {nearest(where, schema.model_fields)}"
+    return InvalidRequest(f"{where or 'the body'}: {message}", where or None)

@@ -1,0 +1,67 @@
+"""One request's share of an engine: the tokens of its prompts, and its hold on their slots."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from runtime.sampling import SamplingParams
+from runtime.scheduler import TokenEvent
+from service import metrics
+from service.engine import Engine, Mailbox
+
+
+@dataclass(slots=True)
+class Generation:
+    """Iterate for (prompt's index, event) as they come. Leaving the context frees the slots that are left.
+
+    Entering raises TooBusy; iterating raises what the scheduler says of a prompt, or ModelFailed.
+    """
+
+    engine: Engine
+    prompts: Sequence[list[int]]
+    params: SamplingParams
+    _mailbox: Mailbox = field(default_factory=asyncio.Queue)
+    _live: dict[str, int] = field(default_factory=dict)
+    _silent: set[str] = field(default_factory=set)
+    _started: float = 0.0
+
+    async def __aenter__(self) -> "Generation":
+        ids = self.engine.admit(self.prompts, self.params, self._mailbox)
+        self._live = {request_id: index for index, request_id in enumerate(ids)}
+        self._silent = set(ids)
+        self._started = perf_counter()
+        metrics.PROMPT_TOKENS.labels(self.engine.manifest.tag).inc(sum(map(len, self.prompts)))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for index in tuple(self._live.values()):
+            self.drop(index)
+
+    def __aiter__(self) -> "Generation":
+        return self
+
+    async def __anext__(self) -> tuple[int, TokenEvent]:
+        while self._live:
+            event = await self._mailbox.get()
+            if isinstance(event, tuple):
+                raise event[1]
+            if (index := self._live.get(event.request_id)) is not None:
+                self._note(event)
+                return index, event
+        raise StopAsyncIteration
+
+    def drop(self, index: int) -> None:
+        """Let go of one prompt; the others go on."""
+        request_id = next(request_id for request_id, at in self._live.items() if at == index)
+        del self._live[request_id]
+        self.engine.forget(request_id, finished=False)
+
+    def _note(self, event: TokenEvent) -> None:
+        if event.request_id in self._silent:
+            self._silent.remove(event.request_id)
+            waited = perf_counter() - self._started
+            metrics.TIME_TO_FIRST_TOKEN.labels(self.engine.manifest.tag).observe(waited)
+        if event.finish_reason:
+            del self._live[event.request_id]
+            self.engine.forget(event.request_id, finished=True)

@@ -1,0 +1,1 @@
+"""Plain ASGI middleware around everything the service answers, BentoML's own endpoints included."""

@@ -1,0 +1,41 @@
+"""The last net: an exception that nothing handled becomes a typed 500, and one log entry.
+
+BentoML leaves the client waiting when an exception escapes from an ASGI app, so none may.
+"""
+
+import logging
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.problem import problem_response
+
+logger = logging.getLogger("modelpress.service")
+
+
+class CatchAllMiddleware:
+    """Answers for an app that raised. If the answer had begun, it is cut short, which the client sees."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            logger.exception(
+                "request %s: %s %s", scope["state"]["request_id"], scope["method"], scope["path"]
+            )
+            if not started:
+                await problem_response(scope, error)(scope, receive, send)

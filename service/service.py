@@ -1,0 +1,178 @@
+"""The BentoML service: typed native endpoints, and the other dialects mounted beside them.
+
+`bentoml serve service.service:ModelPress` and `modelpress serve` start the same thing. An image is base64
+text here: BentoML's own file fields would also fetch a URL for whoever asks.
+"""
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import bentoml
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+
+from runtime.errors import ModelpressError
+from runtime.manifest import Task
+from runtime.sampling import SamplingParams
+from service import natural, store
+from service.app import create_app
+from service.catalog import Catalog
+from service.completion import answers, complete, encode
+from service.disconnect import while_connected
+from service.errors import BodyTooLarge
+from service.middleware.body_limit import BodyLimitMiddleware
+from service.middleware.catch_all import CatchAllMiddleware
+from service.middleware.measure import MeasureMiddleware
+from service.middleware.request_id import RequestIdMiddleware
+from service.problem import problem_response
+from service.settings import Settings
+
+settings = Settings.from_environment()
+
+
+def is_worth_a_traceback(record: logging.LogRecord) -> bool:
+    """Whether a record of BentoML's is about anything but a client's mistake, which is answered anyway."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ValidationError | BodyTooLarge))
+
+
+logging.getLogger("bentoml._internal.server.http_app").addFilter(is_worth_a_traceback)
+
+
+class ModelInfo(BaseModel):
+    """A model that is served."""
+
+    name: str
+    version: str
+    task: Task
+    source: str
+
+
+class Generated(BaseModel):
+    """An answer of a text model."""
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def load_catalog() -> Catalog:
+    """What the environment names; else what the Bento was built with; else the whole model store."""
+    return Catalog.load(store.find_all(settings.bundles or _baked()), settings)
+
+
+def _baked() -> Sequence[str]:
+    bento = ModelPress.bento  # type: ignore[attr-defined]
+    return [str(model.tag) for model in bento.info.all_models] if bento else []
+
+
+app = create_app(load_catalog)
+
+
+def typed_errors(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Answer our own errors ourselves: BentoML would make a 500 of them."""
+
+    @functools.wraps(endpoint)
+    async def answer(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await endpoint(*args, **kwargs)
+        except (ModelpressError, ClientDisconnect) as error:
+            context = kwargs["ctx"]
+            response = problem_response(context.request.scope, error)
+            # BentoML writes this status over the response's own.
+            context.response.status_code = response.status_code
+            return response
+
+    return answer
+
+
+@bentoml.asgi_app(app, path="/")
+@bentoml.service(
+    name="modelpress",
+    # Its metrics make a series of every path that a stranger asks for; ours take their place at /metrics.
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    # Its tracing costs time even without an exporter. Who has one sets this back in BENTOML_CONFIG.
+    tracing={"excluded_urls": ".*"},
+    # It covers the time to the first byte only and cannot be switched off: longer than any answer here.
+    traffic={"timeout": 300},
+)
+class ModelPress:
+    """Compressed models behind REST: native, OpenAI's `/v1` and the Open Inference Protocol's `/v2`."""
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    async def models(self) -> list[ModelInfo]:
+        """What is served."""
+        return [
+            ModelInfo(name=m.tag, version=m.version, task=m.task, source=m.lineage.source)
+            for m in app.state.catalog.manifests
+        ]
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    @typed_errors
+    async def predict(
+        self,
+        model: str,
+        ctx: bentoml.Context,
+        text: list[str] | None = None,
+        image: list[str] | None = None,
+        tensor: list[Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Answers in the task's words to some texts, some images (base64 of PNG or JPEG) or one tensor."""
+        found = app.state.catalog.tensor(model)
+        ctx.request.state.model = found.manifest.tag
+        question = natural.Question(text=text, image=image, tensor=tensor)
+        predictions: list[dict[str, Any]] = await app.state.catalog.pool.run(natural.ask, found, question)
+        return predictions
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    @typed_errors
+    async def generate(
+        self,
+        model: str,
+        prompt: str,
+        ctx: bentoml.Context,
+        max_tokens: int = 16,
+        temperature: float = 1.0,
+        stop: list[str] | None = None,
+    ) -> Generated:
+        """Continue a prompt. `/v1/completions` streams and has more to set."""
+        engine = app.state.catalog.text(model)
+        ctx.request.state.model = engine.manifest.tag
+        prompts = await encode(app.state.catalog.pool, engine, [prompt])
+        pieces = complete(engine, prompts, SamplingParams(max_tokens, temperature), stop or ())
+        (answer,) = await while_connected(ctx.request.receive, answers(pieces, 1))
+        return Generated(
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=len(prompts[0]),
+            completion_tokens=answer.tokens,
+        )
+
+    async def __is_ready__(self) -> bool:
+        return bool(app.state.catalog.ready)
+
+
+for middleware in (RequestIdMiddleware, MeasureMiddleware, CatchAllMiddleware):
+    ModelPress.add_asgi_middleware(middleware)  # type: ignore[attr-defined]
+ModelPress.add_asgi_middleware(  # type: ignore[attr-defined]
+    BodyLimitMiddleware, limit=settings.max_body_bytes
+)
+# `bentoml build` puts these models into the Bento.
+ModelPress.models.extend(
+    bentoml.models.BentoModel(tag) for tag in settings.bundles if not store.is_folder(tag)
+)
+
+
+def asgi() -> Starlette:
+    """The service for a server in this process, without BentoML's timeout.
+
+    That one runs every request in a second task, and does not end an answer that has begun.
+    """
+    outer: Starlette = ModelPress.to_asgi()  # type: ignore[attr-defined]
+    outer.user_middleware = [each for each in outer.user_middleware if each.cls is not TimeoutMiddleware]
+    return outer

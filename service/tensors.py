@@ -1,0 +1,103 @@
+"""The Open Inference Protocol's tensors: to numpy and back, as JSON values or as binary.
+
+Binary: raw little-endian bytes after the JSON, row-major, their number in `binary_data_size`
+(https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md).
+It checks that values, shape and datatype agree; whether a model wants such a tensor is the model's to say.
+"""
+
+import math
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from runtime.processing import Array
+from service.errors import InvalidRequest, ModelFailed
+
+DATATYPES = {
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+    "int8": "INT8",
+    "int32": "INT32",
+    "int64": "INT64",
+    "uint8": "UINT8",
+    "bool": "BOOL",
+}
+_DTYPES = {datatype: np.dtype(dtype) for dtype, datatype in DATATYPES.items()}
+# Which kinds of parsed JSON numbers may become which dtype without losing anything but precision.
+_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
+
+
+class Parameters(BaseModel):
+    """The binary extension's parameters; the protocol allows any others, and they are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    binary_data_size: Annotated[int, Field(ge=0)] | None = None
+    binary_data: bool | None = None
+    binary_data_output: bool = False
+
+
+class InputTensor(BaseModel):
+    """One tensor of a request."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    shape: list[Annotated[int, Field(ge=0)]]
+    datatype: str
+    data: Any = None
+    parameters: Parameters = Parameters()
+
+
+def decode(tensor: InputTensor, binary: memoryview) -> Array:
+    """The tensor as an array; `binary` starts with its bytes if it has any. Raises InvalidRequest."""
+    if tensor.datatype not in _DTYPES:
+        raise _wrong(tensor, f"datatype '{tensor.datatype}' is not one of {', '.join(_DTYPES)}")
+    dtype = _DTYPES[tensor.datatype]
+    size = tensor.parameters.binary_data_size
+    values = _from_json(tensor, dtype) if size is None else _from_binary(tensor, dtype, binary[:size])
+    if values.size != math.prod(tensor.shape):
+        raise _wrong(tensor, f"{values.size} values do not fill shape {tensor.shape}")
+    return values.reshape(tensor.shape)
+
+
+def encode(name: str, tensor: Array, *, binary: bool) -> tuple[dict[str, Any], bytes]:
+    """The tensor's JSON, and its bytes (none where the values are in the JSON).
+
+    Raises ModelFailed for NaN or infinite values in JSON, which cannot say them.
+    """
+    described = {"name": name, "shape": list(tensor.shape), "datatype": DATATYPES[tensor.dtype.name]}
+    if binary:
+        raw = tensor.tobytes()
+        return {**described, "parameters": {"binary_data_size": len(raw)}}, raw
+    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        raise ModelFailed(f"output '{name}' holds NaN or infinite values; ask for it as binary data")
+    return {**described, "data": tensor.ravel().tolist()}, b""
+
+
+def _from_json(tensor: InputTensor, dtype: np.dtype[Any]) -> Array:
+    try:
+        values = np.asarray(tensor.data)
+    except ValueError:
+        raise _wrong(tensor, "the data is ragged; send rows of one length") from None
+    if values.dtype.kind not in _KINDS[dtype.kind] and values.size:
+        raise _wrong(tensor, f"the data is not {tensor.datatype}")
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(tensor.data, dtype)
+    except OverflowError:
+        raise _wrong(tensor, f"a value does not fit {tensor.datatype}") from None
+
+
+def _from_binary(tensor: InputTensor, dtype: np.dtype[Any], raw: memoryview) -> Array:
+    if len(raw) != tensor.parameters.binary_data_size:
+        raise _wrong(tensor, f"its binary data is cut off at {len(raw)} bytes")
+    if len(raw) % dtype.itemsize:
+        raise _wrong(tensor, f"{len(raw)} bytes are no whole number of {tensor.datatype} values")
+    return np.frombuffer(raw, dtype)
+
+
+def _wrong(tensor: InputTensor, reason: str) -> InvalidRequest:
+    return InvalidRequest(f"input '{tensor.name}': {reason}", tensor.name)

@@ -1,0 +1,259 @@
+"""Tiny real bundles, made of ONNX by hand, and real servers over them, in an environment without torch."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from runtime.bundle import Bundle, write_bundle
+from runtime.manifest import (
+    DecoderGraph,
+    FeedForwardGraph,
+    GenerationProcessing,
+    ImageProcessing,
+    KVLayer,
+    Lineage,
+    Manifest,
+    Signature,
+    TensorSpec,
+)
+
+ROOT = Path(__file__).parents[2]
+FORBIDDEN = ("torch", "transformers", "onnx", "sklearn")
+CONTEXT = 16_384
+WIDTH, HEADS = 32, 2
+EOS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: its address and a client for it, its process, and how long it took to be ready."""
+
+    url: str
+    http: httpx.Client
+    process: subprocess.Popen[str]
+    seconds: float
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of `/metrics`, by its name with labels."""
+        lines = self.http.get("/metrics").text.splitlines()
+        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+
+@pytest.fixture(scope="session")
+def server(bundles: Path, environment: dict[str, str]) -> Iterator[Server]:
+    """One server over both bundles, for every test that does it no harm."""
+    with serving(environment, str(bundles / "digits"), str(bundles / "chatter")) as running:
+        yield running
+
+
+@contextmanager
+def serving(environment: dict[str, str], *arguments: str) -> Iterator[Server]:
+    """A server on a free port, which is gone afterwards whatever happens."""
+    started = time.perf_counter()
+    process = command(environment, *arguments, "--port", "0", "--json")
+    try:
+        greeting = json.loads(process.stdout.readline() or "null")
+        assert greeting, process.communicate()[1]
+        seconds = time.perf_counter() - started
+        with httpx.Client(base_url=greeting["url"], timeout=60) as client:
+            yield Server(greeting["url"], client, process, seconds)
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
+
+
+def command(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """`serve` with these arguments, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "serve", *arguments],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(scope="session")
+def serve(environment: dict[str, str]) -> Callable[..., AbstractContextManager[Server]]:
+    """Starts a server of one's own: `with serve(folder) as server`."""
+    return partial(serving, environment)
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A process environment with an empty model store, in which the compressing side cannot be imported."""
+    blocker = tmp_path_factory.mktemp("blocker")
+    for name in FORBIDDEN:
+        (blocker / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name} here', name='{name}')\n")
+    home = tmp_path_factory.mktemp("bentoml")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("BENTOML", "MODELPRESS"))}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join([str(blocker), str(ROOT)]),
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Waits until something holds that must come true by itself."""
+
+    def wait(holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < deadline, "it did not come true"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two bundles, `digits` and `chatter`."""
+    folder = tmp_path_factory.mktemp("bundles")
+    write_digits(folder / "digits")
+    write_chatter(folder / "chatter")
+    return folder
+
+
+def write_digits(target: Path, name: str = "digits") -> Bundle:
+    """A classifier of 8x8 grey images: label `bright` where the mean is above a half, else `dark`."""
+    weights = np.stack([np.full(64, -1.0), np.full(64, 1.0)], 1).astype(np.float32) / 64
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["pixels"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"]),
+        ],
+        name,
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([0.5, -0.5], np.float32), "bias"),
+        ],
+    )
+    manifest = Manifest(
+        name=name,
+        variant="tiny",
+        task="image-classification",
+        signature=Signature(
+            inputs=(TensorSpec(name="pixels", dtype="float32", shape=("batch", 1, 8, 8)),),
+            outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 2)),),
+        ),
+        processing=ImageProcessing(mode="L", height=8, width=8, rescale=1 / 255, mean=(0.0,), std=(1.0,)),
+        labels=("dark", "bright"),
+        graph=FeedForwardGraph(),
+        lineage=Lineage(source="test"),
+    )
+    return _write(target, graph, manifest, "model.onnx")
+
+
+def write_chatter(target: Path, name: str = "chatter") -> Bundle:
+    """A one-layer decoder over bytes with random weights: it says printable ASCII and never stops."""
+    rng = np.random.default_rng(0)
+
+    def weight(label: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), label)
+
+    tokenizer = byte_tokenizer()
+    bias = np.full(EOS + 1, -1e9, np.float32)
+    bias[[tokenizer.token_to_id(chr(code)) for code in range(ord("!"), ord("~"))]] = 0
+    nodes = [
+        helper.make_node("Gather", ["embedding", "input_ids"], ["embedded"]),
+        helper.make_node("Mod", ["position_ids", "period"], ["phase"]),
+        helper.make_node("Gather", ["positions", "phase"], ["placed"]),
+        helper.make_node("Add", ["embedded", "placed"], ["hidden"]),
+        *(helper.make_node("MatMul", ["hidden", f"{part}_weight"], [part]) for part in "qkv"),
+        helper.make_node(
+            "GroupQueryAttention",
+            ["q", "k", "v", "past_key_0", "past_value_0", "seqlens_k", "total_sequence_length"],
+            ["attended", "present_key_0", "present_value_0"],
+            domain="com.microsoft",
+            num_heads=HEADS,
+            kv_num_heads=HEADS,
+        ),
+        helper.make_node("Add", ["hidden", "attended"], ["mixed"]),
+        helper.make_node("Gather", ["mixed", "logit_positions"], ["kept"], axis=1),
+        helper.make_node("MatMul", ["kept", "head"], ["scores"]),
+        helper.make_node("Add", ["scores", "bias"], ["logits"]),
+    ]
+    cache = ["batch", HEADS, "capacity", WIDTH // HEADS]
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"]),
+            helper.make_tensor_value_info("position_ids", TensorProto.INT64, ["batch", "sequence"]),
+            helper.make_tensor_value_info("seqlens_k", TensorProto.INT32, ["batch"]),
+            helper.make_tensor_value_info("total_sequence_length", TensorProto.INT32, []),
+            helper.make_tensor_value_info("logit_positions", TensorProto.INT64, ["kept"]),
+            helper.make_tensor_value_info("past_key_0", TensorProto.FLOAT, cache),
+            helper.make_tensor_value_info("past_value_0", TensorProto.FLOAT, cache),
+        ],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "kept", EOS + 1]),
+            helper.make_tensor_value_info("present_key_0", TensorProto.FLOAT, cache),
+            helper.make_tensor_value_info("present_value_0", TensorProto.FLOAT, cache),
+        ],
+        [
+            weight("embedding", EOS + 1, WIDTH),
+            weight("positions", 64, WIDTH),
+            *(weight(f"{part}_weight", WIDTH, WIDTH) for part in "qkv"),
+            weight("head", WIDTH, EOS + 1),
+            numpy_helper.from_array(bias, "bias"),
+            numpy_helper.from_array(np.array(64), "period"),
+        ],
+    )
+    manifest = Manifest(
+        name=name,
+        variant="tiny",
+        task="text-generation",
+        signature=Signature(
+            inputs=(TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")),),
+            outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "kept", EOS + 1)),),
+        ),
+        processing=GenerationProcessing(eos_ids=(EOS,)),
+        graph=DecoderGraph(
+            layers=(KVLayer(heads=HEADS, head_dim=WIDTH // HEADS),),
+            vocab_size=EOS + 1,
+            context_length=CONTEXT,
+        ),
+        lineage=Lineage(source="test"),
+    )
+    tokenizer.save(str(target.parent / "tokenizer.json"))
+    return _write(target, graph, manifest, "decoder.onnx", "tokenizer.json")
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Each byte is a token; the last id ends the text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: index for index, character in enumerate(alphabet)} | {"<end>": EOS}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _write(target: Path, graph: onnx.GraphProto, manifest: Manifest, file: str, *others: str) -> Bundle:
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    path = target.parent / file
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return write_bundle(target, manifest, {name: target.parent / name for name in (file, *others)})

@@ -1,0 +1,190 @@
+"""The engine: one thread, many requests; nothing hangs and nothing is kept."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from runtime.bundle import Bundle
+from runtime.errors import InputError, PromptTooLong
+from runtime.model import TextModel, load_model
+from runtime.sampling import SamplingParams
+from runtime.scheduler import Scheduler, TokenEvent
+from service.engine import Engine
+from service.errors import ModelFailed, TooBusy
+from service.generation import Generation
+
+GREEDY = SamplingParams(max_tokens=6, temperature=0)
+LONG = SamplingParams(max_tokens=10_000)
+
+
+@pytest.fixture(scope="module")
+def model(bundles: Path) -> TextModel:
+    return load_model(Bundle.open(bundles / "chatter"))
+
+
+class Breaking:
+    """A model whose schedulers raise at the first step, or cannot be made after the first."""
+
+    def __init__(self, model: TextModel, *, schedulers: int) -> None:
+        self.manifest = model.manifest
+        self._model, self._left = model, schedulers
+
+    def scheduler(self, slots: int) -> Scheduler:
+        self._left -= 1
+        if self._left < 0:
+            raise MemoryError
+        scheduler = self._model.scheduler(slots)
+        if self._left:
+            scheduler.decoder = None
+        return scheduler
+
+
+class Stepped:
+    """A model, and its one scheduler, that steps only when the gate is released."""
+
+    def __init__(self, model: TextModel) -> None:
+        self.manifest = model.manifest
+        self.gate, self.steps = threading.Semaphore(0), 0
+        self._model = model
+
+    def scheduler(self, slots: int) -> "Stepped":
+        self._scheduler = self._model.scheduler(slots)
+        return self
+
+    def step(self) -> list[TokenEvent]:
+        self.gate.acquire()
+        self.steps += 1
+        return self._scheduler.step()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._scheduler, name)
+
+
+def run(model: object, test: Callable[[Engine], Awaitable[None]], *, slots: int = 2, queue: int = 2) -> None:
+    async def main() -> None:
+        engine = Engine(model, slots=slots, queue_size=queue)
+        engine.start()
+        try:
+            await asyncio.wait_for(test(engine), 30)
+        finally:
+            await engine.stop()
+        assert not any(thread.name.startswith("engine") for thread in threading.enumerate())
+
+    asyncio.run(main())
+
+
+def gauge(name: str) -> float | None:
+    return REGISTRY.get_sample_value(f"modelpress_{name}", {"model": "chatter-tiny"})
+
+
+async def tokens(engine: Engine, prompt: list[int], params: SamplingParams = GREEDY) -> list[int | None]:
+    async with Generation(engine, [prompt], params) as generation:
+        return [event.token_id async for _, event in generation]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():
+        await asyncio.sleep(0.001)
+
+
+def test_more_requests_than_slots_all_get_their_own_tokens(model):
+    async def test(engine: Engine) -> None:
+        together = await asyncio.gather(*(tokens(engine, [i, i + 1]) for i in range(4)))
+        alone = [await tokens(engine, [i, i + 1]) for i in range(4)]
+        assert together == alone
+
+    run(model, test)
+
+
+def test_a_full_queue_refuses_and_recovers(model):
+    async def test(engine: Engine) -> None:
+        async with Generation(engine, [[1]] * 4, LONG):
+            with pytest.raises(TooBusy, match="try again"):
+                await tokens(engine, [1])
+        assert len(await tokens(engine, [1])) == 6
+
+    run(model, test)
+
+
+def test_a_batch_that_never_fits_is_the_clients_mistake(model):
+    async def test(engine: Engine) -> None:
+        with pytest.raises(InputError, match="at most 4"):
+            async with Generation(engine, [[1]] * 5, GREEDY):
+                pass
+
+    run(model, test)
+
+
+def test_a_prompt_that_cannot_run_fails_alone(model):
+    async def test(engine: Engine) -> None:
+        bad, good = await asyncio.gather(
+            tokens(engine, [1] * 20_000), tokens(engine, [1]), return_exceptions=True
+        )
+        assert isinstance(bad, PromptTooLong)
+        assert len(good) == 6
+
+    run(model, test)
+
+
+def test_leaving_frees_the_slots_after_the_step_that_is_running(model):
+    stepped = Stepped(model)
+
+    async def test(engine: Engine) -> None:
+        async with Generation(engine, [[1], [2], [3]], LONG) as generation:
+            stepped.gate.release()
+            await anext(generation)
+            assert stepped.running == 1
+        stepped.gate.release()
+        await until(lambda: gauge("kv_slots_used") == gauge("requests_waiting") == 0)
+        # The step that gave the token, and one more if it had begun before the client left.
+        assert stepped.steps <= 2
+
+    run(stepped, test)
+
+
+def test_a_dropped_prompt_leaves_the_others_alone(model):
+    async def test(engine: Engine) -> None:
+        events: list[tuple[int, TokenEvent]] = []
+        async with Generation(engine, [[1], [2]], GREEDY) as generation:
+            async for index, event in generation:
+                if index == 0:
+                    generation.drop(0)
+                else:
+                    events.append((index, event))
+        assert [event.token_id for _, event in events] == await tokens(engine, [2])
+
+    run(model, test)
+
+
+def test_a_step_that_raises_fails_its_requests_and_the_next_ones_run(model):
+    async def test(engine: Engine) -> None:
+        failed = await asyncio.gather(tokens(engine, [1]), tokens(engine, [2]), return_exceptions=True)
+        assert [type(error) for error in failed] == [ModelFailed, ModelFailed]
+        assert len(await tokens(engine, [1])) == 6
+        assert not engine.failed
+
+    run(Breaking(model, schedulers=2), test)
+
+
+def test_an_engine_that_cannot_recover_says_so(model):
+    async def test(engine: Engine) -> None:
+        await until(lambda: engine.failed)
+        with pytest.raises(ModelFailed, match="restart"):
+            await tokens(engine, [1])
+
+    run(Breaking(model, schedulers=0), test)
+
+
+def test_an_idle_engine_uses_no_cpu(model):
+    async def test(engine: Engine) -> None:
+        await tokens(engine, [1])
+        before = time.process_time()
+        await asyncio.sleep(0.5)
+        assert time.process_time() - before < 0.1
+
+    run(model, test)

@@ -1,0 +1,131 @@
+"""The middleware alone, around small ASGI apps."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import TooBusy
+from service.middleware.body_limit import BodyLimitMiddleware
+from service.middleware.catch_all import CatchAllMiddleware
+from service.middleware.measure import MeasureMiddleware
+from service.middleware.request_id import RequestIdMiddleware
+
+
+def wrapped(app: ASGIApp, limit: int = 10) -> ASGIApp:
+    return RequestIdMiddleware(MeasureMiddleware(CatchAllMiddleware(BodyLimitMiddleware(app, limit))))
+
+
+def ask(app: ASGIApp, **request: object) -> httpx.Response:
+    async def main() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request("POST", "/v1/x", **request)
+
+    return asyncio.run(main())
+
+
+def raising(error: Exception) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    return app
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse(await Request(scope, receive).body())(scope, receive, send)
+
+
+def test_what_nobody_caught_is_a_500_with_the_request_id_and_one_log_entry(caplog):
+    with caplog.at_level(logging.ERROR):
+        answer = ask(wrapped(raising(ZeroDivisionError("secret"))), headers={"X-Request-ID": "r1"})
+    assert answer.status_code == 500
+    assert "r1" in answer.json()["error"]["message"]
+    assert "secret" not in answer.text
+    (record,) = caplog.records
+    assert "r1" in record.getMessage()
+
+
+def test_being_busy_is_a_429_that_says_when_to_come_back():
+    answer = ask(wrapped(raising(TooBusy("later"))))
+    assert answer.status_code == 429
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.json()["error"] == {
+        "message": "later",
+        "type": "rate_limit_error",
+        "param": None,
+        "code": "too_busy",
+    }
+
+
+def test_a_client_that_left_is_no_error(caplog):
+    with caplog.at_level(logging.ERROR), pytest.raises(AssertionError):
+        ask(wrapped(raising(ClientDisconnect())))  # the transport misses an answer that nobody waits for
+    assert not caplog.records
+
+
+async def unknown_length(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+@pytest.mark.parametrize("content", [b"0123456789", unknown_length(b"01234", b"56789")])
+def test_a_body_of_the_limit_passes(content):
+    assert ask(wrapped(echo), content=content).text == "0123456789"
+
+
+@pytest.mark.parametrize("content", [b"01234567890", unknown_length(b"012345", b"67890")])
+def test_a_body_over_the_limit_is_a_413(content):
+    answer = ask(wrapped(echo), content=content)
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "body_too_large"
+
+
+def test_an_app_that_hides_the_error_does_not_change_the_answer():
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await echo(scope, receive, send)
+        except Exception:
+            await PlainTextResponse("mine", 500)(scope, receive, send)
+
+    assert ask(wrapped(app), content=unknown_length(bytes(11))).status_code == 413
+
+
+def test_an_abandoned_stream_is_counted():
+    def count() -> float:
+        labels = {"model": "-", "route": "unmatched", "status": "499"}
+        return REGISTRY.get_sample_value("modelpress_request_duration_seconds_count", labels) or 0
+
+    async def forever() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await StreamingResponse(forever())(scope, receive, send)
+
+    async def main() -> None:
+        left, sent = asyncio.Event(), 0
+
+        async def receive() -> dict[str, object]:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: object) -> None:
+            nonlocal sent
+            sent += 1
+            if sent == 5:
+                left.set()
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "asgi": {}}
+        await asyncio.wait_for(wrapped(app)(scope, receive, send), 10)
+
+    before = count()
+    asyncio.run(main())
+    assert count() == before + 1
