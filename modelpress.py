@@ -17,15 +17,15 @@ from runtime.errors import ModelpressError
 
 # Command -> its module, and the line that `--help` shows without importing it.
 COMMANDS = {
-    "demo": ("compress.cli", "Train, compress, serve and load-test two small models; write a report."),
-    "compress": ("compress.cli", "Run recipes: compress, measure against the original, publish."),
+    "demo": ("compress.cli", "The whole way once: train, compress, serve, load-test."),
+    "compress": ("compress.cli", "Run recipes: compress, measure against the original."),
     "list": ("compress.cli", "List the published bundles with what was measured on them."),
-    "show": ("compress.cli", "Show one bundle: what it is, where it comes from, what was measured."),
+    "show": ("compress.cli", "Show what one bundle is and where it comes from."),
     "report": ("compress.cli", "Write an HTML page that compares bundles."),
     "train": ("models.cli", "Train a member of the zoo to its floor."),
     "zoo": ("models.cli", "List the zoo, or show one member."),
     "serve": ("service.cli", "Serve bundles over REST."),
-    "loadtest": ("loadtests.cli", "Measure a deployment over HTTP, from each request's planned start."),
+    "loadtest": ("loadtests.cli", "Measure a deployment over HTTP."),
 }
 EXTRAS = {"torch", "transformers", "onnx", "onnxscript", "sklearn", "safetensors", "peft", "bitsandbytes"}
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
@@ -41,7 +41,13 @@ class _Lazy(TyperGroup):
         return name, getattr(found, "commands", {}).get(name, found), rest
 
 
-app = typer.Typer(cls=_Lazy, no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    cls=_Lazy,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # importing rich takes longer than everything else that --help does
+    pretty_exceptions_enable=False,
+)
 for _name, (_, _help) in COMMANDS.items():
     app.command(_name, help=_help)(lambda: None)
 

@@ -51,10 +51,10 @@ class TensorModel:
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty."""
         expected = {spec.name: spec for spec in self.manifest.signature.inputs}
-        if missing := sorted(expected.keys() - inputs.keys()):
-            raise InputError(f"input '{missing[0]}' is missing; {self.manifest.tag} takes {_list(expected)}")
         if unknown := sorted(inputs.keys() - expected.keys()):
             raise InputError(f"unknown input '{unknown[0]}'; {self.manifest.tag} takes {_list(expected)}")
+        if missing := sorted(expected.keys() - inputs.keys()):
+            raise InputError(f"input '{missing[0]}' is missing; {self.manifest.tag} takes {_list(expected)}")
         axes: dict[str, int] = {}
         for name, spec in expected.items():
             _check_tensor(inputs[name], spec, axes)
