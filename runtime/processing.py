@@ -144,8 +144,6 @@ def _decode(data: bytes) -> Image.Image:
                 f"the image has {image.width}x{image.height} pixels; send at most {MAX_PIXELS:,}"
             )
         image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"not a readable image ({error}); send a whole PNG, JPEG, WebP, BMP or GIF"
-        ) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+        raise InputError("not a readable image; send a whole PNG, JPEG, WebP, BMP or GIF") from None
     return image
