@@ -1,0 +1,129 @@
+"""`modelpress train` and `modelpress zoo`: options in, tables or JSON out.
+
+Standard output carries the result and nothing else; progress goes to standard error. Listing the zoo imports
+no torch.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from models import registry
+from models.errors import TrainingError
+from models.registry import ModelSpec
+
+app = typer.Typer()
+
+# Wide enough that no row is folded where another program reads the table.
+PIPED_WIDTH = 160
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seed = Annotated[int, typer.Option(help="Seed of the initial weights and of the order of the data.")]
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="A member of the zoo.")],
+    full: Annotated[bool, typer.Option("--full", help="Train to completion.")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a member of the zoo to its floor. An interrupted training goes on where it stopped."""
+    from models.zoo.member import Member
+
+    member = Member(registry.get(name), seed, full)
+    _, _, record = member.obtain()
+    shown = {"name": name, "folder": str(member.folder), **record}
+    typer.echo(json.dumps(shown) if as_json else _trained_line(shown))
+    if not record["reached_floor"]:
+        hint = "train it with --full" if member.spec.full and not full else "try another --seed"
+        raise TrainingError(
+            f"{name} did not reach its floor ({_floor(record)}); the weights are kept; {hint}"
+        )
+
+
+@app.command()
+def zoo(
+    name: Annotated[str | None, typer.Argument(help="One member, to show all of it.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """List the zoo, or show one member."""
+    if name is None:
+        rows = [_row(registry.get(each), seed) for each in registry.names()]
+        typer.echo(json.dumps(rows)) if as_json else _print_table(rows)
+        return
+    details = _details(registry.get(name), seed)
+    typer.echo(json.dumps(details)) if as_json else _print_details(details)
+
+
+def _row(spec: ModelSpec, seed: int) -> dict[str, Any]:
+    records = _records(spec, seed)
+    return {
+        "name": spec.name,
+        "family": spec.family,
+        "task": spec.task,
+        "parameters": spec.parameters,
+        "data": spec.dataset,
+        "metric": spec.metric,
+        "floor": spec.floor,
+        "trained": {kind: record["value"] for kind, record in records.items()},
+    }
+
+
+def _details(spec: ModelSpec, seed: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    records = _records(spec, seed)
+    shown = {kind: {key: record[key] for key in record if key != "curve"} for kind, record in records.items()}
+    recipes = {"training": asdict(spec.training), "full": asdict(spec.full) if spec.full else None}
+    about = {
+        "source": spec.source,
+        "build": spec.build,
+        "config": dict(spec.config),
+        "full_floor": spec.full_floor,
+    }
+    return _row(spec, seed) | about | recipes | {"trained": shown}
+
+
+def _records(spec: ModelSpec, seed: int) -> dict[str, dict[str, Any]]:
+    """The training records that this machine has, under "short" and "full"."""
+    from models.zoo.member import Member
+
+    found = {
+        "short": Member(spec, seed).record(),
+        "full": Member(spec, seed, True).record() if spec.full else None,
+    }
+    return {kind: record for kind, record in found.items() if record is not None}
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0], box=None, header_style="bold")
+    for row in rows:
+        trained = ", ".join(f"{value:.4g} ({kind})" for kind, value in row["trained"].items())
+        shown = row | {"parameters": f"{row['parameters']:,}", "trained": trained or "not yet"}
+        table.add_row(*(str(value) for value in shown.values()))
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+
+
+def _print_details(details: Mapping[str, Any]) -> None:
+    import yaml
+
+    typer.echo(yaml.safe_dump(json.loads(json.dumps(details)), sort_keys=False), nl=False)
+
+
+def _trained_line(record: Mapping[str, Any]) -> str:
+    figure = f"{record['metric']} {record['value']:.4g} (floor: {_floor(record)})"
+    spent = f"{record['steps']} steps, {record['seconds']:.0f} s"
+    return f"{record['name']}: {figure}, {spent}, in {record['folder']}"
+
+
+def _floor(record: Mapping[str, Any]) -> str:
+    named = isinstance(record["floor"], str)
+    return f"{record['floor']} {record['floor_value']:.4g}" if named else f"{record['floor_value']:.4g}"

@@ -1,0 +1,58 @@
+"""The registered data sets, and the one door to them and to a user's own files.
+
+Opening reads nothing; a split is read on first use. No data set is downloaded: the two that every
+installation has (`digits`, `stdlib`) need nothing, the others are looked for under $MODELPRESS_DATA.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from models.datasets import files
+from models.datasets.dataset import IGNORED, Dataset, Split, View
+from models.errors import DataError
+from runtime.suggest import nearest
+
+__all__ = ["IGNORED", "Dataset", "Split", "View", "dataset_fingerprint", "dataset_names", "load_dataset"]
+
+# Each module has `fingerprint() -> str` and `open_dataset(view) -> Dataset`.
+_REGISTERED = {name: f"models.datasets.{name}" for name in ("digits", "sst2", "stdlib", "sts")}
+
+
+def dataset_names() -> tuple[str, ...]:
+    """The registered names, in alphabetical order."""
+    return tuple(sorted(_REGISTERED))
+
+
+def load_dataset(reference: str, view: View | None = None) -> Dataset:
+    """A registered data set, or a .npz, .jsonl, .tsv or .csv file, encoded as `view` wants it.
+
+    Raises DataError for an unknown name, a missing or malformed file, or a model that cannot take the data.
+    """
+    chosen = view or View()
+    if reference in _REGISTERED:
+        dataset: Dataset = _module(reference).open_dataset(chosen)
+        return dataset
+    return files.open_dataset(_path(reference), chosen)
+
+
+def dataset_fingerprint(reference: str) -> str:
+    """sha256 over a data set's content and split, found without encoding it."""
+    if reference in _REGISTERED:
+        value: str = _module(reference).fingerprint()
+        return value
+    return files.fingerprint(_path(reference))
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(_REGISTERED[name])
+
+
+def _path(reference: str) -> Path:
+    path = Path(reference)
+    if path.suffix in files.SUFFIXES:
+        return path
+    raise DataError(
+        f"data '{reference}' is neither a registered set nor a {', '.join(files.SUFFIXES)} file; "
+        + nearest(reference, _REGISTERED)
+    )

@@ -1,0 +1,163 @@
+"""Judging a model: one sufficient statistic a row, so that a metric over any rows needs no second run.
+
+The same function judges torch modules and shipped graphs: it sees only named numpy arrays in and out. It
+knows nothing of confidence intervals; the rows of `scores` are what a bootstrap resamples.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.datasets.dataset import IGNORED, Array, Dataset, Split
+from models.errors import DataError
+from runtime.manifest import Processing, TextProcessing
+from runtime.processing import pool
+
+Predict = Callable[[dict[str, Array]], dict[str, Array]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """A metric's sufficient statistics, `scores` float64 [examples, k], in the order of the split."""
+
+    metric: str
+    higher_is_better: bool
+    scores: Array
+
+    def value(self, rows: Array | None = None) -> float:
+        """The metric over the given row numbers (repeats count), or over all of them."""
+        chosen = self.scores if rows is None else self.scores[rows]
+        return _METRICS[self.metric].reduce(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Metric:
+    """How rows are scored, (output, targets) -> [rows, k], and how scores become one figure."""
+
+    score: Callable[[Array, Array], Array]
+    reduce: Callable[[Array], float]
+    higher_is_better: bool
+    inputs_per_target: int = 1
+
+
+def evaluate(
+    predict: Predict, split: Split, metric: str, batch_size: int, processing: Processing | None = None
+) -> Evaluation:
+    """Score `predict` on every row of `split`, `batch_size` targets at a time.
+
+    The first output is judged. "accuracy" takes logits [B, classes]; "token-accuracy" [B, S, classes];
+    "perplexity" [B, S, vocabulary]; "spearman" vectors [B, width], or token vectors [B, S, width] together
+    with the TextProcessing that says how to pool them. Raises DataError when the split has no targets.
+    """
+    if split.targets is None:
+        raise DataError(f"the data has no labels, and {metric} needs them; give data with labels")
+    chosen = _METRICS[metric]
+    scores = []
+    for start in range(0, len(split.targets), batch_size):
+        rows = slice(start * chosen.inputs_per_target, (start + batch_size) * chosen.inputs_per_target)
+        inputs = {name: array[rows] for name, array in split.inputs.items()}
+        output = _pooled(next(iter(predict(inputs).values())), inputs, processing)
+        scores.append(chosen.score(output, split.targets[start : start + batch_size]))
+    return Evaluation(metric, chosen.higher_is_better, np.concatenate(scores))
+
+
+def metric_for(dataset: Dataset) -> str | None:
+    """The metric that fits a data set's task; None where there is nothing to judge by."""
+    if dataset.task == "tensor":
+        targets = dataset.validation.targets
+        classes = targets is not None and targets.dtype.kind in "iu" and targets.ndim == 1
+        return "accuracy" if classes else None
+    return _TASK_METRICS[dataset.task]
+
+
+def torch_predict(module: nn.Module, input_names: Sequence[str], output_names: Sequence[str]) -> Predict:
+    """`module` as a function of named numpy arrays; it is called with tensors in the order of `input_names`.
+
+    The module may return a tensor, a tuple of them, or a mapping such as transformers' outputs.
+    """
+
+    def predict(inputs: dict[str, Array]) -> dict[str, Array]:
+        device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+        tensors = [torch.from_numpy(np.ascontiguousarray(inputs[name])).to(device) for name in input_names]
+        with torch.inference_mode():
+            outputs = module(*tensors)
+        if isinstance(outputs, Mapping):
+            outputs = [outputs[name] for name in output_names]
+        elif isinstance(outputs, torch.Tensor):
+            outputs = [outputs]
+        return {name: value.float().cpu().numpy() for name, value in zip(output_names, outputs, strict=True)}
+
+    return predict
+
+
+def negative_log_likelihood(logits: Array, targets: Array) -> Array:
+    """-log softmax(logits)[targets] in nats, [...]; logits [..., vocabulary], targets [...] (all valid)."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    chosen = np.take_along_axis(shifted, targets[..., None], -1)[..., 0]
+    np.exp(shifted, out=shifted)
+    return np.asarray(np.log(shifted.sum(-1)) - chosen)
+
+
+def spearman(first: Array, second: Array) -> float:
+    """Spearman's rank correlation of two [n] arrays: Pearson's, of ranks that are averaged over ties."""
+    ranks = np.stack([_ranks(first), _ranks(second)])
+    centred = ranks - ranks.mean(1, keepdims=True)
+    norms = np.sqrt((centred**2).sum(1))
+    return float(centred[0] @ centred[1] / (norms[0] * norms[1])) if norms.all() else float("nan")
+
+
+def _ranks(values: Array) -> Array:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+
+
+def _pooled(output: Array, inputs: dict[str, Array], processing: Processing | None) -> Array:
+    if isinstance(processing, TextProcessing) and processing.pooling != "none":
+        return pool(output, inputs["attention_mask"], processing)
+    return output
+
+
+def _hits(logits: Array, targets: Array) -> Array:
+    hits: Array = logits.argmax(-1) == targets
+    return hits.astype(np.float64)[:, None]
+
+
+def _token_hits(logits: Array, targets: Array) -> Array:
+    counted = targets != IGNORED
+    return np.stack([((logits.argmax(-1) == targets) & counted).sum(1), counted.sum(1)], 1).astype(np.float64)
+
+
+def _token_losses(logits: Array, targets: Array) -> Array:
+    counted = targets != IGNORED
+    losses = negative_log_likelihood(logits, np.where(counted, targets, 0)) * counted
+    return np.stack([losses.sum(1, dtype=np.float64), counted.sum(1)], 1)
+
+
+def _cosines(vectors: Array, targets: Array) -> Array:
+    first, second = vectors[0::2], vectors[1::2]
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.stack([(first * second).sum(1) / np.maximum(norms, 1e-12), targets], 1)
+
+
+_METRICS = {
+    "accuracy": _Metric(_hits, lambda scores: float(scores.mean()), True),
+    "token-accuracy": _Metric(
+        _token_hits, lambda scores: float(scores[:, 0].sum() / scores[:, 1].sum()), True
+    ),
+    "perplexity": _Metric(
+        _token_losses, lambda scores: float(np.exp(scores[:, 0].sum() / scores[:, 1].sum())), False
+    ),
+    "spearman": _Metric(
+        _cosines, lambda scores: spearman(scores[:, 0], scores[:, 1]), True, inputs_per_target=2
+    ),
+}
+_TASK_METRICS = {
+    "image-classification": "accuracy",
+    "text-classification": "accuracy",
+    "token-classification": "token-accuracy",
+    "text-generation": "perplexity",
+    "embedding": "spearman",
+}

@@ -1,0 +1,109 @@
+"""`py:package.module:factory`: a torch module from the user's own code, which is imported and run.
+
+The factory takes no arguments and returns a module; the task and the example inputs come from the data. The
+fingerprint covers the factory's file alone, not what that file imports or reads.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.datasets import Dataset, Split, load_dataset
+from models.datasets.dataset import SplitName
+from models.errors import SourceError
+from models.sources.source import SourceModel, bundle_name
+from models.storage import digest, file_digest, versions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def fingerprint(place: str, seed: int, full: bool) -> str:
+    """The factory's source file, the seed of its random weights, and torch's version."""
+    module, _ = _parts(place)
+    return digest(file_digest(Path(_found(module, place))), str(seed), repr(versions(["torch"])))
+
+
+def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:
+    """What the factory returns, in evaluation mode. Raises SourceError for no such factory, or no data."""
+    if data is None:
+        raise SourceError(f"py:{place} needs data, to know its task and inputs; name a data set or a file")
+    dataset = _single_precision(load_dataset(data))
+    name = _parts(place)[1]
+    return SourceModel(
+        name=bundle_name(name),
+        reference=f"py:{place}",
+        task=dataset.task,
+        processing=dataset.processing,
+        labels=dataset.labels,
+        module=_built(place, seed),
+        graph=None,
+        input_names=tuple(dataset.validation.inputs),
+        output_names=("output",) if dataset.task == "tensor" else ("logits",),
+        dataset=dataset,
+        files=dataset.files,
+    )
+
+
+def _single_precision(dataset: Dataset) -> Dataset:
+    """`dataset` with float32 in place of numpy's usual float64, since the module's weights are float32."""
+
+    def load(split: SplitName) -> Split:
+        loaded = dataset.load(split)
+        cast = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in loaded.inputs.items()}
+        return replace(loaded, inputs=cast)
+
+    return replace(dataset, load=load)
+
+
+def _built(place: str, seed: int) -> nn.Module:
+    import torch
+
+    factory = _factory(place)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            module = factory()
+        except Exception as error:
+            raise SourceError(f"py:{place} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise SourceError(f"py:{place} returned a {type(module).__name__}; it must return a module")
+    return module.float().cpu().eval()
+
+
+def _factory(place: str) -> Callable[[], Any]:
+    module, name = _parts(place)
+    _found(module, place)
+    try:
+        factory: Callable[[], Any] = getattr(import_module(module), name)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise SourceError(f"py:{place}: {error}; give package.module:factory") from None
+    return factory
+
+
+def _found(module: str, place: str) -> str:
+    """The module's source file. The working folder counts as on Python's path, after everything else."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise SourceError(f"py:{place}: there is no module '{module}' on Python's path or in {here}")
+    return spec.origin
+
+
+def _parts(place: str) -> tuple[str, str]:
+    module, separator, factory = place.partition(":")
+    if not (module and separator and factory):
+        raise SourceError(f"py:{place}: write py:package.module:factory")
+    return module, factory

@@ -1,0 +1,175 @@
+"""One member of the zoo on this machine: trained on first use, then read from the cache as safetensors.
+
+One training at a time: a second process that wants the same model waits for the first. A cached model is
+never retrained behind the user's back: when its file is damaged, the message says which folder to delete.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from models.datasets import Dataset, dataset_fingerprint, load_dataset
+from models.errors import SourceError, StorageError
+from models.registry import ModelSpec
+from models.storage import code_digest, digest, file_digest, home, versions, write_atomically
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS, RECORD, CHECKPOINT = "model.safetensors", "training.json", "checkpoint.safetensors"
+EVALUATION_BATCH = 16
+_CODE = ("models.batches", "models.objectives", "models.optimizers", "models.training")
+_LIBRARIES = ("numpy", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member, its seed and which of its recipes; they decide the cache folder."""
+
+    spec: ModelSpec
+    seed: int = 0
+    full: bool = False
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over everything the weights depend on, the machine aside."""
+        spec = self.spec
+        modules = [place.partition(":")[0] for place in (spec.build, spec.initialise) if place]
+        settings = (spec.recipe(self.full), dict(spec.config), spec.build, spec.initialise, self.seed)
+        parts = (code_digest([*_CODE, *modules]), repr(settings), repr(versions(_LIBRARIES)))
+        return digest(*parts, dataset_fingerprint(spec.dataset))
+
+    @property
+    def folder(self) -> Path:
+        """Where its weights, its training record and, while it trains, its checkpoint are."""
+        return home() / "zoo" / f"{self.spec.name}-{self.fingerprint[:12]}"
+
+    def record(self) -> dict[str, Any] | None:
+        """Its training record: recipe, curve, seconds, metric, baselines; None when it is not trained."""
+        path = self.folder / RECORD
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+    def obtain(self) -> tuple[nn.Module, Dataset, dict[str, Any]]:
+        """Its module, data set and record: cached, or trained now from where an earlier run stopped."""
+        dataset = load_dataset(self.spec.dataset)
+        if self.record() is None:
+            with self._alone():
+                if self.record() is None:
+                    _train(self, dataset)
+        record = self.record()
+        assert record is not None
+        return _load(self, record), dataset, record
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder's lock, saying so when another process has it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder}: cannot be made ({error.strerror}); set MODELPRESS_HOME"
+            ) from None
+        lock = FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another process is training {self.spec.name}; waiting for it", file=sys.stderr)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    """The network of `spec` with fresh weights."""
+    network: nn.Module = _function(spec.build)(**spec.config)
+    return network
+
+
+def _train(member: Member, dataset: Dataset) -> None:
+    import torch
+    from safetensors.torch import save
+
+    from models.batches import shuffled_batches
+    from models.objectives import objective_for
+    from models.progress import training_bar
+    from models.training import train
+
+    spec, recipe, folder = member.spec, member.spec.recipe(member.full), member.folder
+    with torch.random.fork_rng():
+        torch.manual_seed(member.seed)
+        module = build(spec)
+        if spec.initialise:
+            _function(spec.initialise)(module, dataset.train)
+    with training_bar(f"training {spec.name}") as report:
+        result = train(
+            module,
+            shuffled_batches(dataset.train, recipe, member.seed),
+            objective_for(spec.task),
+            recipe,
+            seed=member.seed,
+            checkpoint=folder / CHECKPOINT,
+            report=report,
+        )
+    write_atomically(
+        folder / WEIGHTS, save({name: value.clone() for name, value in module.state_dict().items()})
+    )
+    record = {
+        "recipe": asdict(recipe),
+        "seed": member.seed,
+        **asdict(result),
+        **_judged(member, module, dataset),
+    }
+    record["sha256"] = file_digest(folder / WEIGHTS)
+    write_atomically(folder / RECORD, json.dumps(record, indent=2).encode())
+
+
+def _judged(member: Member, module: nn.Module, dataset: Dataset) -> dict[str, Any]:
+    """The metric on the validation split, beside the floor and the baselines it is compared with."""
+    from models.evaluation import evaluate, torch_predict
+    from models.ngram import baselines
+
+    spec, floor = member.spec, member.spec.floor_of(member.full)
+    predict = torch_predict(module, tuple(dataset.validation.inputs), ("logits",))
+    evaluation = evaluate(predict, dataset.validation, spec.metric, EVALUATION_BATCH)
+    figures = baselines(dataset) if isinstance(floor, str) else {}
+    wanted = figures[floor] if isinstance(floor, str) else floor
+    value = evaluation.value()
+    reached = value >= wanted if evaluation.higher_is_better else value < wanted
+    return {
+        "metric": spec.metric,
+        "value": value,
+        "floor": floor,
+        "floor_value": wanted,
+        "reached_floor": reached,
+        "baselines": figures,
+    }
+
+
+def _load(member: Member, record: dict[str, Any]) -> nn.Module:
+    from safetensors.torch import load_file
+
+    path = member.folder / WEIGHTS
+    if not path.is_file() or file_digest(path) != record["sha256"]:
+        raise SourceError(
+            f"{path}: missing or changed since it was trained; delete {path.parent} to train it again"
+        )
+    module = build(member.spec)
+    module.load_state_dict(load_file(path))
+    return module.eval()
+
+
+def _function(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,78 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.errors import SourceError
+from models.evaluation import evaluate, metric_for, torch_predict
+from models.sources import load_source, source_fingerprint
+
+SOURCE = """
+import torch
+def Small():
+    return torch.nn.Linear(2, 3)
+def wrong():
+    return 5
+def broken():
+    raise RuntimeError("no weights here")
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The user's module, in the working folder, under a name that no other test has imported."""
+    name = "user_" + "".join(letter if letter.isalnum() else "_" for letter in request.node.name)
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    x = np.random.default_rng(0).normal(size=(10, 2))
+    np.savez(tmp_path / "data.npz", x=x, labels=np.arange(10) % 3)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    return name
+
+
+def test_inputs_and_task_come_from_the_data(module: str) -> None:
+    source = load_source(f"py:{module}:Small", "data.npz")
+    assert (source.name, source.task, source.input_names) == ("small", "tensor", ("x",))
+    assert source.module is not None
+    assert source.dataset is not None
+    assert metric_for(source.dataset) == "accuracy"
+    assert source.dataset.train.inputs["x"].dtype == np.float32
+    predict = torch_predict(source.module, source.input_names, source.output_names)
+    assert evaluate(predict, source.dataset.validation, "accuracy", 4).scores.shape == (2, 1)
+
+
+def test_the_seed_decides_random_weights(module: str) -> None:
+    weights = [load_source(f"py:{module}:Small", "data.npz", seed=seed).module for seed in (0, 0, 1)]
+    first, second, third = (next(iter(each.parameters())) for each in weights if each is not None)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+def test_the_fingerprint_follows_the_file(module: str) -> None:
+    before = source_fingerprint(f"py:{module}:Small", "data.npz", 0)
+    Path(f"{module}.py").write_text(SOURCE + "# changed\n")
+    assert source_fingerprint(f"py:{module}:Small", "data.npz", 0) != before
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("wrong", "returned a int"),
+        ("broken", "failed: RuntimeError: no weights here"),
+        ("absent", "has no attribute 'absent'"),
+    ],
+)
+def test_a_factory_that_gives_no_module_is_named(module: str, factory: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        load_source(f"py:{module}:{factory}", "data.npz")
+
+
+def test_what_is_missing_is_named(module: str) -> None:
+    with pytest.raises(SourceError, match="no module 'no_such'"):
+        load_source("py:no_such:f", "data.npz")
+    with pytest.raises(SourceError, match="write py:package"):
+        load_source(f"py:{module}", "data.npz")
+    with pytest.raises(SourceError, match="needs data"):
+        load_source(f"py:{module}:Small")

@@ -1,0 +1,41 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from models import registry
+from models.cli import app
+from models.errors import UnknownModel
+
+runner = CliRunner()
+
+
+def test_the_zoo_lists_every_member() -> None:
+    result = runner.invoke(app, ["zoo"])
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *registry.names()]
+    rows = json.loads(runner.invoke(app, ["zoo", "--json"]).stdout)
+    assert [row["name"] for row in rows] == list(registry.names())
+    assert rows[-1]["parameters"] == 61_706
+
+
+def test_a_member_shows_its_recipe() -> None:
+    shown = json.loads(runner.invoke(app, ["zoo", "gpt-mini", "--json"]).stdout)
+    assert shown["training"]["steps"] < shown["full"]["steps"]
+    assert "hidden_size: 256" in runner.invoke(app, ["zoo", "gpt-mini"]).stdout
+
+
+def test_training_prints_what_was_reached() -> None:
+    result = runner.invoke(app, ["train", "lenet5"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("lenet5: accuracy 0.9")
+    record = json.loads(runner.invoke(app, ["train", "lenet5", "--json"]).stdout)
+    assert record["reached_floor"]
+    assert "not yet" not in runner.invoke(app, ["zoo"]).stdout.splitlines()[-1]
+
+
+def test_a_misspelt_name_is_a_typed_error() -> None:
+    for command in ("zoo", "train"):
+        with pytest.raises(UnknownModel, match="did you mean 'lenet5'"):
+            runner.invoke(app, [command, "lenet"], catch_exceptions=False)
