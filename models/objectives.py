@@ -14,11 +14,16 @@ def objective_for(task: Task) -> Objective:
         raise TrainingError(
             f"there is no training objective for the task '{task}'; give a model of another task"
         )
-    return _cross_entropy
+    return lambda module, batch: cross_entropy(forward(module, batch), batch["targets"])
 
 
-def _cross_entropy(module: nn.Module, batch: Batch) -> Tensor:
-    inputs = {name: value for name, value in batch.items() if name != "targets"}
-    output = module(**inputs)
-    logits = output if isinstance(output, Tensor) else output.logits
-    return F.cross_entropy(logits.flatten(0, -2).float(), batch["targets"].flatten())
+def forward(module: nn.Module, batch: Batch) -> Tensor:
+    """The logits of a batch; its inputs go in by position, since a user's module names them as it likes."""
+    output = module(*(value for name, value in batch.items() if name != "targets"))
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the targets that are scored; logits [..., classes], targets [...]."""
+    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
