@@ -1,7 +1,7 @@
 """How light the product is: start-up times, torch's absence from the server, and the base install's size.
 
-    python benchmarks/footprint.py            # needs a published bundle, as recipes/digits-int8.yaml makes
-    python benchmarks/footprint.py --install  # also makes a fresh environment (minutes)
+python benchmarks/footprint.py            # needs a published bundle, as recipes/digits-int8.yaml makes
+python benchmarks/footprint.py --install  # also makes a fresh environment (minutes)
 """
 
 import argparse

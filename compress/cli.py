@@ -136,10 +136,10 @@ def _print_results(rows: list[dict[str, Any]], as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from compress.table import bundle_table
+    from compress.table import bundle_tables
 
     console = Console()
-    console.print(bundle_table([row["manifest"] for row in rows]))
+    console.print(bundle_tables([row["manifest"] for row in rows]))
     for row in rows:
         for note in row["notes"]:
             console.print(f"note: {row['manifest'].tag}: {note}")
@@ -150,6 +150,6 @@ def _print_results(rows: list[dict[str, Any]], as_json: bool) -> None:
 def _print_table(bundles: "list[Bundle]") -> None:
     from rich.console import Console
 
-    from compress.table import bundle_table
+    from compress.table import bundle_tables
 
-    Console().print(bundle_table([bundle.manifest for bundle in bundles]))
+    Console().print(bundle_tables([bundle.manifest for bundle in bundles]))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from compress import table
 from compress.errors import DemoError
@@ -43,11 +42,13 @@ SCENARIOS = {"image-classification": ("digits", 50.0, 4.0), "text-generation": (
 PROMPT = "def read_lines(path):\n    "
 QUESTIONS = 5
 STOP_SECONDS = 10.0
+TABLE_WIDTH = 92
 
 
 def run_demo(out: Path, as_json: bool) -> None:
     """Train, compress, publish, serve, ask, load-test, report. Raises DemoError where a part fails."""
     start, console = time.perf_counter(), Console(stderr=as_json)
+    console.width = max(console.width, TABLE_WIDTH)
     manifests = _compress_all()
     tags = [manifest.tag for manifest in manifests]
     with serving(tags) as url:
@@ -56,7 +57,8 @@ def run_demo(out: Path, as_json: bool) -> None:
         served = {manifest.tag: _load_test(url, manifest, out / "loadtests") for manifest in manifests}
     page = out / "report.html"
     write_report(manifests, page, out / "loadtests")
-    console.print(_summary(manifests, served))
+    console.print(table.bundle_tables(manifests, {tag: _served(result) for tag, result in served.items()}))
+    console.print("\np50/p99: served, under load, from the planned send; * too few samples for a bound")
     console.print(f"report: {page}   took {time.perf_counter() - start:.0f} s")
     if as_json:
         rows = [{**m.model_dump(mode="json"), "served": served[m.tag]["summary"]} for m in manifests]
@@ -159,25 +161,6 @@ def _load_test(url: str, manifest: Manifest, folder: Path) -> dict[str, Any]:
         raise DemoError(f"the load test of {manifest.tag} ended with code {done.returncode} and no result")
     loaded: dict[str, Any] = json.loads(result.read_text())
     return loaded
-
-
-def _summary(manifests: Sequence[Manifest], served: dict[str, Any]) -> Table:
-    grid = Table(title="What compression did", box=None, header_style="bold", pad_edge=False)
-    for heading in (
-        "variant",
-        "size MB",
-        "quality",
-        "drop, 95% interval",
-        "latency ms",
-        "speed-up",
-        "served p50 / p99 ms",
-    ):
-        grid.add_column(
-            heading, justify="left" if heading == "variant" else "right", no_wrap=heading == "variant"
-        )
-    for manifest in manifests:
-        grid.add_row(manifest.tag, *table.cells(manifest.evidence), _served(served[manifest.tag]))
-    return grid
 
 
 def _served(result: dict[str, Any]) -> str:

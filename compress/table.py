@@ -1,69 +1,22 @@
-"""Bundles side by side in the terminal."""
+"""Bundles side by side in the terminal: one table a model, narrow enough for 80 columns."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from runtime.manifest import Evidence, Interval, Latency, Manifest, Quality
-
-
-def bundle_table(manifests: Sequence[Manifest]) -> Table:
-    """One row a bundle: size, quality with its interval, in-process latency, beside the baseline."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("bundle", "size MB", "quality", "drop (95%)", "latency ms", "speed-up"):
-        table.add_column(heading, justify="left" if heading == "bundle" else "right")
-    for manifest in manifests:
-        table.add_row(manifest.tag, *cells(manifest.evidence))
-    return table
+from runtime.manifest import Evidence, Latency, Manifest, Quality
 
 
-def cells(evidence: Evidence | None) -> list[str]:
-    """Size, quality, drop, latency and speed-up of one bundle, as the tables show them."""
-    if evidence is None:
-        return ["not measured", "", "", "", ""]
-    latency = evidence.latency[0] if evidence.latency else None
-    return [
-        size(evidence),
-        quality(evidence.quality),
-        drop(evidence.quality),
-        timing(latency),
-        speedup(latency),
-    ]
+def bundle_tables(manifests: Sequence[Manifest], served: Mapping[str, str] | None = None) -> Group:
+    """Size, quality with the paired 95% interval of its drop, and in-process latency, one row a bundle.
 
-
-def size(evidence: Evidence) -> str:
-    """Megabytes, and how many times smaller than the baseline."""
-    times = evidence.baseline_size_bytes / evidence.size_bytes
-    return f"{evidence.size_bytes / 1e6:.2f} ({times:.1f}x)"
-
-
-def quality(record: Quality | None) -> str:
-    """The metric and its value."""
-    return f"{record.metric} {record.value:.4g}" if record else "no labelled data"
-
-
-def drop(record: Quality | None) -> str:
-    """How much worse than the baseline, with the paired interval."""
-    return f"{record.drop:+.2%} {interval(record.drop_interval)}" if record else ""
-
-
-def interval(bounds: Interval) -> str:
-    """A pair of percentages."""
-    return f"[{bounds.low:+.2%}, {bounds.high:+.2%}]"
-
-
-def timing(latency: Latency | None) -> str:
-    """The median and what it is the median of."""
-    return f"{latency.median_ms:.3g} ({latency.workload})" if latency else ""
-
-
-def speedup(latency: Latency | None) -> str:
-    """Over the baseline, with its interval."""
-    if not latency:
-        return ""
-    bounds = latency.speedup_interval
-    return f"{latency.speedup:.2f}x [{bounds.low:.2f}, {bounds.high:.2f}]"
+    `served` adds a last column: what to show for each tag.
+    """
+    by_name = groupby(manifests, key=lambda manifest: manifest.name)
+    return Group(*(part for _, group in by_name for part in _model_table(list(group), served)))
 
 
 def describe(manifest: Manifest) -> Group:
@@ -73,10 +26,54 @@ def describe(manifest: Manifest) -> Group:
     facts.add_column()
     for name, value in _facts(manifest):
         facts.add_row(name, value)
-    parts: list[RenderableType] = [facts, bundle_table([manifest])]
+    parts: list[RenderableType] = [facts, bundle_tables([manifest])]
     if manifest.evidence and manifest.evidence.latency:
         parts.append(_latencies(manifest.evidence))
     return Group(*parts)
+
+
+def cells(evidence: Evidence | None) -> list[str]:
+    """Size, factor, quality, drop with interval, latency and speed-up of one bundle."""
+    if evidence is None:
+        return ["not measured", "", "", "", "", ""]
+    latency = evidence.latency[0] if evidence.latency else None
+    return [
+        f"{evidence.size_bytes / 1e6:.2f}",
+        f"{evidence.baseline_size_bytes / evidence.size_bytes:.1f}x",
+        f"{evidence.quality.value:.4g}" if evidence.quality else "-",
+        drop(evidence.quality),
+        f"{latency.median_ms:.2f}" if latency else "-",
+        f"{latency.speedup:.2f}x" if latency else "-",
+    ]
+
+
+def drop(record: Quality | None) -> str:
+    """How much worse than the baseline in percent (points of a score), with the paired interval."""
+    if record is None:
+        return "no labelled data"
+    bounds = record.drop_interval
+    return f"{record.drop * 100:+.2f} [{bounds.low * 100:+.2f},{bounds.high * 100:+.2f}]"
+
+
+def _model_table(manifests: list[Manifest], served: Mapping[str, str] | None) -> list[RenderableType]:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    headings = ["", "MB", "smaller", _metric(manifests), "worse by % [95%]", _workload(manifests), "faster"]
+    for heading in headings + (["p50/p99 ms"] if served is not None else []):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for manifest in manifests:
+        last = [served.get(manifest.tag, "-")] if served is not None else []
+        table.add_row(manifest.variant, *cells(manifest.evidence), *last)
+    return [Text(f"\n{manifests[0].name}", style="bold"), table]
+
+
+def _metric(manifests: Sequence[Manifest]) -> str:
+    qualities = (m.evidence.quality for m in manifests if m.evidence and m.evidence.quality)
+    return next((quality.metric for quality in qualities), "quality")
+
+
+def _workload(manifests: Sequence[Manifest]) -> str:
+    latencies = (m.evidence.latency[0] for m in manifests if m.evidence and m.evidence.latency)
+    return next((f"{latency.workload} ms" for latency in latencies), "ms")
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
@@ -97,15 +94,15 @@ def _pairs(values: Mapping[str, object]) -> str:
 
 
 def _latencies(evidence: Evidence) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("workload", "median ms", "p90 ms", "baseline ms", "speed-up"):
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("workload", "median ms", "p90 ms", "baseline ms", "faster [95%]"):
         table.add_column(heading, justify="left" if heading == "workload" else "right")
     for row in evidence.latency:
-        table.add_row(
-            row.workload,
-            f"{row.median_ms:.3g}",
-            f"{row.p90_ms:.3g}",
-            f"{row.baseline_median_ms:.3g}",
-            speedup(row),
-        )
+        figures = (row.median_ms, row.p90_ms, row.baseline_median_ms)
+        table.add_row(row.workload, *(f"{figure:.3g}" for figure in figures), _speedup(row))
     return table
+
+
+def _speedup(latency: Latency) -> str:
+    bounds = latency.speedup_interval
+    return f"{latency.speedup:.2f}x [{bounds.low:.2f}, {bounds.high:.2f}]"
