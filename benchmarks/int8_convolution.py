@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.measure import machine
+from compress.machine import machine
 from compress.quantize.config import CalibrationConfig, Int8Static
 from compress.quantize.int8 import static
 from runtime.session import open_session

@@ -12,7 +12,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from compress.measure import machine
+from compress.machine import machine
 from compress.pipeline import run
 from compress.recipe import parse_recipe
 from compress.table import cells

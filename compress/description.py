@@ -6,15 +6,17 @@ It travels beside the graph from stage to stage, so that a run whose stages are 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from compress.artifact import GraphArtifact
 from compress.cache import library_versions
-from models.sources.source import SourceModel
 from runtime.bundle import Bundle, file_record
 from runtime.manifest import Lineage, Manifest, Processing, Provenance, StepRecord, Task
+
+if TYPE_CHECKING:
+    from models.sources.source import SourceModel
 
 FILE = "source.json"
 
@@ -35,7 +37,7 @@ class Description(BaseModel):
     steps: tuple[StepRecord, ...]
 
     @classmethod
-    def of(cls, source: SourceModel, steps: tuple[StepRecord, ...]) -> "Description":
+    def of(cls, source: "SourceModel", steps: tuple[StepRecord, ...]) -> "Description":
         """What `source` says of itself, and the `steps` that it has been through."""
         return cls(
             name=source.name,

@@ -5,7 +5,6 @@ latency comes from interleaved rounds, so that a noisy neighbour disturbs both a
 It judges nothing: `gate` does.
 """
 
-import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from compress.bootstrap import Rows, interval
 from compress.export.source import example_inputs
+from compress.machine import machine
 from models.datasets import Dataset, Split
 from models.evaluation import Evaluation, evaluate, metric_for
 from models.sources.source import SourceModel
@@ -23,7 +23,6 @@ from runtime.manifest import Evidence, Latency, Quality, Sample
 from runtime.model import TextModel, load_model
 from runtime.processing import Array
 from runtime.sampling import SamplingParams
-from runtime.session import available_cores
 from runtime.tensor import TensorModel
 
 Model = TensorModel | TextModel
@@ -115,16 +114,6 @@ def sample(ours: Model, theirs: Model, dataset: Dataset | None) -> tuple[Sample,
         )
         for tokens in prompts
     )
-
-
-def machine() -> dict[str, str | int]:
-    """The machine that a measurement was made on."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": available_cores(),
-        "isa": " ".join(_isa()),
-        "system": platform.system(),
-    }
 
 
 def choose(split: Split, examples: int, seed: int) -> Split:
@@ -235,32 +224,3 @@ def _round(call: Call, repeats: int) -> float:
 
 def _complete(model: TextModel, tokens: list[int]) -> str:
     return "".join(model.generate(tokens, SamplingParams(max_tokens=SAMPLE_TOKENS, temperature=0)))
-
-
-def _cpu_name() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _isa() -> list[str]:
-    """The instruction sets that decide how fast quantized kernels are."""
-    flags = set(_cpuinfo("flags").split())
-    known = (
-        "avx2",
-        "avx512f",
-        "avx_vnni",
-        "avx512_vnni",
-        "avx512_bf16",
-        "amx_int8",
-        "amx_bf16",
-        "asimddp",
-        "i8mm",
-    )
-    return [flag for flag in known if flag in flags]
-
-
-def _cpuinfo(key: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

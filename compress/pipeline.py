@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,14 +20,17 @@ from compress.artifact import GraphArtifact
 from compress.cache import Stage, code_fingerprint, library_versions, run_stage
 from compress.description import Description, unpublished
 from compress.errors import StepError
+from compress.machine import machine
 from compress.recipe import Recipe, check_task
 from compress.step import Calibration, Figures, GraphMethod, StepConfig, TorchMethod, methods
 from models import registry
 from models.sources import load_source, source_fingerprint
-from models.sources.source import SourceModel
 from runtime.bundle import Bundle
 from runtime.manifest import Evidence, StepRecord
 from runtime.processing import Array
+
+if TYPE_CHECKING:
+    from models.sources.source import SourceModel
 
 Progress = Callable[[str, Stage | None], None]
 
@@ -71,7 +74,7 @@ class _Job:
         self._fingerprint = source_fingerprint(recipe.model, recipe.data, recipe.seed, recipe.full)
 
     @cached_property
-    def source(self) -> SourceModel:
+    def source(self) -> "SourceModel":
         """The unchanged source. A member of the zoo that was never trained is trained here."""
         source = self._load()
         check_task(self.recipe, source.task)
@@ -119,19 +122,19 @@ class _Job:
 
     def measure(self, graph: Stage, baseline: Stage) -> Evidence:
         """What `graph` is worth beside `baseline`: quality, and latency on this machine."""
-        from compress import measure
-
         judged = self._judge(graph)
         judged_baseline = judged if graph is baseline else self._judge(baseline)
 
         def make(folder: Path) -> Figures:
+            from compress import measure
+
             evidence = measure.measure(
                 self.bundle(graph), self.bundle(baseline), self.source, judged.folder, judged_baseline.folder
             )
             return evidence.model_dump(mode="json")
 
         parents = [graph.key, baseline.key, judged.key, judged_baseline.key]
-        stage = self._stage("measure", make, parent=parents, machine=measure.machine(), code=_code("."))
+        stage = self._stage("measure", make, parent=parents, machine=machine(), code=_code("."))
         return Evidence.model_validate(stage.figures)
 
     def bundle(self, graph: Stage) -> Bundle:
@@ -165,9 +168,11 @@ class _Job:
             return figures
 
         parent = done[-1].key if done else self._fingerprint
-        return self._stage(step.variant, make, parent=parent, step=settings(step), code=_method_code(method))
+        more = {"depends": method.depends(step, self.recipe.seed)} if method.depends else {}
+        code = _method_code(method)
+        return self._stage(step.variant, make, parent=parent, step=settings(step), code=code, **more)
 
-    def _restored(self, on_torch: Sequence[StepConfig], done: Sequence[Stage]) -> SourceModel:
+    def _restored(self, on_torch: Sequence[StepConfig], done: Sequence[Stage]) -> "SourceModel":
         """A fresh source with the structure that `on_torch` gave it and the weights of the last stage."""
         from compress.weights import load_weights, stored_shapes
 
@@ -180,7 +185,7 @@ class _Job:
             load_weights(source, done[-1].folder)
         return source
 
-    def _load(self) -> SourceModel:
+    def _load(self) -> "SourceModel":
         recipe = self.recipe
         return load_source(recipe.model, recipe.data, seed=recipe.seed, full=recipe.full)
 
