@@ -74,7 +74,7 @@ def _export_decoder(source: SourceModel, folder: Path) -> tuple[GraphArtifact, d
 
 
 def example_inputs(source: SourceModel) -> Mapping[str, Array]:
-    """A few real inputs by name, from the source's data; else texts of ours, or seeded noise for images."""
+    """A few real inputs by name, from the source's data; else texts of ours, or seeded noise."""
     if source.dataset is not None:
         split = source.dataset.validation
         return {name: split.inputs[name][:PARITY_ROWS] for name in source.input_names}
@@ -86,7 +86,18 @@ def example_inputs(source: SourceModel) -> Mapping[str, Array]:
         size = (len(source.processing.mean), source.processing.height, source.processing.width)
         noise = np.random.default_rng(0).standard_normal((PARITY_ROWS, *size))
         return {source.input_names[0]: noise.astype(np.float32)}
+    if source.graph is not None:
+        specs = tensor_specs(open_session(source.graph).get_inputs())
+        return {spec.name: _noise(spec) for spec in specs}
     raise ExportError(f"{source.reference}: its inputs are unknown; give 'data' with an example of each")
+
+
+def _noise(spec: TensorSpec) -> Array:
+    """Seeded values of a tensor's shape, symbolic axes filled in; integers are zero, the one safe index."""
+    shape = [axis if isinstance(axis, int) else PARITY_ROWS for axis in spec.shape]
+    if spec.dtype.startswith("float"):
+        return np.random.default_rng(0).standard_normal(shape).astype(spec.dtype)
+    return np.zeros(shape, spec.dtype)
 
 
 def _example_tokens(source: SourceModel) -> Array:

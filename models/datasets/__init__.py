@@ -13,15 +13,10 @@ from models.datasets.dataset import IGNORED, Dataset, Split, View
 from models.errors import DataError
 from runtime.suggest import nearest
 
-__all__ = ["IGNORED", "Dataset", "Split", "View", "dataset_fingerprint", "dataset_names", "load_dataset"]
+__all__ = ["IGNORED", "Dataset", "Split", "View", "dataset_fingerprint", "load_dataset"]
 
 # Each module has `fingerprint() -> str` and `open_dataset(view) -> Dataset`.
 _REGISTERED = {name: f"models.datasets.{name}" for name in ("digits", "sst2", "stdlib", "sts")}
-
-
-def dataset_names() -> tuple[str, ...]:
-    """The registered names, in alphabetical order."""
-    return tuple(sorted(_REGISTERED))
 
 
 def load_dataset(reference: str, view: View | None = None) -> Dataset:

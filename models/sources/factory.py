@@ -44,7 +44,7 @@ def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:
         task=dataset.task,
         processing=dataset.processing,
         labels=dataset.labels,
-        module=_built(place, seed),
+        module=build(place, seed),
         graph=None,
         input_names=tuple(dataset.validation.inputs),
         output_names=("output",) if dataset.task == "tensor" else ("logits",),
@@ -64,7 +64,8 @@ def _single_precision(dataset: Dataset) -> Dataset:
     return replace(dataset, load=load)
 
 
-def _built(place: str, seed: int) -> nn.Module:
+def build(place: str, seed: int) -> nn.Module:
+    """The factory's module, float32 in evaluation mode, its random weights by `seed`. Raises SourceError."""
     import torch
 
     factory = _factory(place)

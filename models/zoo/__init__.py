@@ -47,7 +47,7 @@ register(
         floor="bigram",
         full_floor="trigram",
         training=replace(_GPT_MINI, steps=480, max_seconds=140.0),
-        full=replace(_GPT_MINI, steps=4000, max_seconds=1020.0),
+        full=replace(_GPT_MINI, steps=3600, max_seconds=960.0),
         parameters=4_163_328,
         source="Touvron et al., LLaMA: open and efficient foundation language models, arXiv:2302.13971, 2023",
         config=MappingProxyType(

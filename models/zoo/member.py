@@ -97,8 +97,19 @@ def build(spec: ModelSpec) -> nn.Module:
     return network
 
 
-def _train(member: Member, dataset: Dataset) -> None:
+def fresh(spec: ModelSpec, dataset: Dataset, seed: int) -> nn.Module:
+    """The network of `spec` as its training starts: random by `seed`, or from the data's statistics."""
     import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = build(spec)
+        if spec.initialise:
+            _function(spec.initialise)(module, dataset.train)
+    return module
+
+
+def _train(member: Member, dataset: Dataset) -> None:
     from safetensors.torch import save
 
     from models.batches import shuffled_batches
@@ -107,11 +118,7 @@ def _train(member: Member, dataset: Dataset) -> None:
     from models.training import train
 
     spec, recipe, folder = member.spec, member.spec.recipe(member.full), member.folder
-    with torch.random.fork_rng():
-        torch.manual_seed(member.seed)
-        module = build(spec)
-        if spec.initialise:
-            _function(spec.initialise)(module, dataset.train)
+    module = fresh(spec, dataset, member.seed)
     with training_bar(f"training {spec.name}") as report:
         result = train(
             module,
