@@ -80,7 +80,7 @@ def test_an_output_that_does_not_exist_is_refused(client, pixels):
         ({"datatype": "FP64"}, "send float32"),
         ({"datatype": "INT8", "data": [300] * 64}, "does not fit INT8"),
         ({"datatype": "BYTES"}, "not one of"),
-        ({"name": "pixel"}, "'pixels' is missing"),
+        ({"name": "pixel"}, "unknown input 'pixel'; digits-tiny takes 'pixels'"),
         ({"data": None, "parameters": {"binary_data_size": 256}}, "cut off at 0 bytes"),
     ],
 )
