@@ -66,7 +66,8 @@ class TorchMethod:
     `run(config, source, seed)` gives the changed source (its module may be the same object, changed) and
     figures. What is cached is the module's weights, so `restore(config, source, shapes)` must give a fresh
     source the same structure (pruned shapes, replaced layers) without the work, `shapes` being the stored
-    tensors' by name; None says that the structure stays as it was.
+    tensors' by name; None says that the structure stays as it was. `depends(config, seed)` fingerprints what
+    the result depends on beside the parent, the settings and the code, such as a second model.
     """
 
     name: str
@@ -74,6 +75,7 @@ class TorchMethod:
     run: Callable[[Any, "SourceModel", int], tuple["SourceModel", Figures]]
     restore: Callable[[Any, "SourceModel", Mapping[str, tuple[int, ...]]], "SourceModel"] | None = None
     check: Callable[[Any, Task], None] | None = None
+    depends: Callable[[Any, int], str] | None = None
     works_on: Literal["torch"] = "torch"
 
 
