@@ -1,1 +1,1 @@
-"""Quantization of the exported graph: int8 dynamic and static, int4 weight-only, half-precision storage."""
+"""Quantization of the exported graph: int8 dynamic and static, 4-bit weight-only, half-precision storage."""

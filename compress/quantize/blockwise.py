@@ -36,14 +36,18 @@ class Blocks:
 
 def quantize_blocks(weight: Floats, bits: int, group_size: int) -> Blocks:
     """Quantize `weight` float32 [out, in] to `bits` (4 or 8); the input axis is padded to whole groups."""
-    out_features, in_features = weight.shape
-    padded = np.pad(weight, ((0, 0), (0, -in_features % group_size)))
-    groups = padded.reshape(out_features, -1, group_size)
+    groups = in_groups(weight, group_size)
     best = _round(groups, bits, SHRINKS[0])
     for shrink in SHRINKS[1:]:
         best = _better(best, _round(groups, bits, shrink))
     values, scales, zero_points, _ = best
-    return Blocks(values, scales, zero_points, bits, (out_features, in_features))
+    return Blocks(values, scales, zero_points, bits, (weight.shape[0], weight.shape[1]))
+
+
+def in_groups(weight: Floats, group_size: int) -> Floats:
+    """`weight` [out, in] as [out, groups, group_size], zeros after its last input."""
+    padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % group_size)))
+    return padded.reshape(len(weight), -1, group_size)
 
 
 def pack(blocks: Blocks) -> Bytes:

@@ -7,10 +7,12 @@ of one for the table, and convolutions too narrow for int8 kernels keep float32 
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -20,11 +22,13 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
+from onnxruntime.quantization.calibrate import TensorsData, create_calibrator, save_tensors_data
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.export.graph import save_model, strip
 from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static
 from compress.quantize.int4 import quantize_embeddings
+from compress.quantize.ranges import best_range
 from compress.quantize.weights import drop_zero_points, split_convolutions, store_convolutions
 from runtime.processing import Array
 
@@ -35,6 +39,7 @@ OBSERVERS = {
     "minmax": CalibrationMethod.MinMax,
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
+    "mse": CalibrationMethod.Percentile,  # for its histograms: the range is `ranges.best_range`
 }
 
 
@@ -60,20 +65,22 @@ def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dic
     with _quiet():
         prepared = _prepare(source, target)
         narrow, wide = split_convolutions(onnx.load(prepared), config.min_channels)
+        operators = WEIGHTED + BETWEEN if wide else WEIGHTED
+        observed = _observe(config.calibration, prepared, operators, batches)
         quantize_static(
             prepared,
             target,
-            _Reader(batches),
+            calibration_cache_path=observed,
             quant_format=QuantFormat.QDQ,
-            calibrate_method=OBSERVERS[config.calibration.observer],
+            calibrate_method=CalibrationMethod.MinMax,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=config.per_channel,
             reduce_range=config.reduce_range,
-            op_types_to_quantize=WEIGHTED + BETWEEN if wide else WEIGHTED,
+            op_types_to_quantize=operators,
             nodes_to_exclude=narrow,
-            extra_options=_observer_options(config.calibration),
         )
+    observed.unlink()
     _finish(target, prepared)
 
 
@@ -87,8 +94,38 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-def _observer_options(config: CalibrationConfig) -> dict[str, Any]:
-    return {"CalibPercentile": config.percentile} if config.observer == "percentile" else {}
+def _observe(
+    config: CalibrationConfig, prepared: Path, operators: list[str], batches: Iterator[dict[str, Array]]
+) -> Path:
+    """A file of the ranges of every activation, as onnxruntime's quantizer reads them."""
+    augmented = prepared.with_suffix(".augmented.onnx")
+    options = {"percentile": config.percentile} if config.observer == "percentile" else {}
+    if config.observer == "mse":
+        options = {"percentile": 100.0, "symmetric": False}
+    calibrator: Any = create_calibrator(
+        prepared, operators, str(augmented), OBSERVERS[config.observer], extra_options=options
+    )
+    # A batch at a time: given all of them, it keeps every activation, and wants batches of one size.
+    for batch in batches:
+        calibrator.collect_data(_Reader(iter([batch])))
+    ranges = _least_squares(calibrator) if config.observer == "mse" else _ranges(calibrator)
+    observed = prepared.with_suffix(".ranges.json")
+    save_tensors_data(TensorsData(CalibrationMethod.MinMax, ranges), observed)
+    augmented.unlink(missing_ok=True)
+    return observed
+
+
+def _ranges(calibrator: Any) -> dict[str, Any]:
+    return {name: found.range_value for name, found in calibrator.compute_data().items()}
+
+
+def _least_squares(calibrator: Any) -> dict[str, Any]:
+    histograms = calibrator.collector.get_histogram_dict()
+    found = {
+        name: best_range(counts, edges, float(low), float(high))
+        for name, (counts, edges, low, high, _) in histograms.items()
+    }
+    return {name: tuple(np.array(end, np.float32) for end in ends) for name, ends in found.items()}
 
 
 def _prepare(source: Path, target: Path) -> Path:
@@ -113,11 +150,12 @@ def _finish(target: Path, prepared: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxruntime's quantizer logs advice for its developers on the root logger."""
+    """onnxruntime's quantizer logs advice for its developers on the root logger, and prints its progress."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(StringIO()):
+            yield
     finally:
         root.setLevel(before)

@@ -61,7 +61,8 @@ def decoder(decoder_graph: Any) -> GraphArtifact:
 def quantize(graph: GraphArtifact, folder: Path, inputs: np.ndarray | None = None, **settings: Any) -> Any:
     def draw(samples: int) -> Any:
         assert inputs is not None
-        return iter([{"image": inputs[:samples]}])
+        # Batches that are not all of one size, as a data set gives them.
+        return iter([{"image": inputs[at : min(at + 24, samples)]} for at in range(0, samples, 24)])
 
     return run(validate({"method": "quantize", **settings}), graph, folder, Calibration(draw))
 
@@ -86,7 +87,12 @@ def distance(got: np.ndarray, wanted: np.ndarray) -> float:
         ({"scheme": "int8-static", "calibration": {"samples": 64}}, 0.05, 3.5),
         ({"scheme": "int8-static", "calibration": {"samples": 64, "observer": "entropy"}}, 0.3, 3.5),
         ({"scheme": "int8-static", "calibration": {"samples": 64, "observer": "percentile"}}, 0.05, 3.5),
+        ({"scheme": "int8-static", "calibration": {"samples": 40, "observer": "mse"}}, 0.05, 3.5),
         ({"scheme": "int4"}, 0.2, 2.5),
+        ({"scheme": "int4", "algorithm": "hqq"}, 0.2, 2.5),
+        ({"scheme": "int4", "algorithm": "gptq", "gptq": {"samples": 64}}, 0.1, 2.5),
+        ({"scheme": "nf4"}, 0.2, 2.5),
+        ({"scheme": "fp4"}, 0.25, 2.5),
     ],
 )
 def test_a_convolutional_net_stays_close_and_gets_smaller(
@@ -157,6 +163,77 @@ def test_a_quantized_decoder_stays_close(
     got, wanted = (score(open_session(g.path, threads=1), g.graph, tokens) for g in (made, decoder))
     assert 0 < distance(got, wanted) < allowed
     assert made.size_bytes < decoder.size_bytes
+
+
+def windows(tokens: np.ndarray) -> Calibration:
+    """Calibration from windows of tokens, as the pipeline gives it for a decoder."""
+    return Calibration(lambda samples: iter([{"input_ids": tokens[:samples]}]))
+
+
+@pytest.mark.parametrize("settings", [{"algorithm": "hqq"}, {"algorithm": "gptq"}])
+def test_every_algorithm_stores_what_it_chose(
+    decoder: GraphArtifact, llama: Any, tmp_path: Path, settings: Any
+) -> None:
+    """A decoder's graph after HQQ or GPTQ equals torch running the weights read back from that graph."""
+    rng = np.random.default_rng(0)
+    config = validate({"method": "quantize", "scheme": "int4", "accuracy_level": 0, **settings})
+    made, figures = run(config, decoder, tmp_path, windows(rng.integers(0, 96, (24, 64))))
+    twin = type(llama)(llama.config).eval()
+    twin.load_state_dict(llama.state_dict())
+    stored = stored_matrices(made)
+    for layer in [each for each in twin.modules() if isinstance(each, torch.nn.Linear | torch.nn.Embedding)]:
+        nearest = min(stored, key=lambda matrix: mismatch(matrix, layer.weight.detach().numpy()))
+        layer.weight.data = torch.from_numpy(nearest)
+    tokens = rng.integers(0, 96, (2, 20))
+    got = score(open_session(made.path, threads=1), decoder.graph, tokens)
+    wanted = twin(input_ids=torch.from_numpy(tokens)).logits.detach().numpy()
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
+    if settings["algorithm"] == "gptq":
+        assert figures["output_error"] < 0.9 * figures["output_error_by_rounding"]
+
+
+def stored_matrices(graph: GraphArtifact) -> list[np.ndarray]:
+    """Every product's weight [out, in], from the packed bytes, as the operator's documentation reads them."""
+    model = onnx.load(graph.path)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    found = []
+    for node in [node for node in model.graph.node if node.op_type == "MatMulNBits"]:
+        packed, scales, zeros = (arrays[name] for name in node.input[1:4])
+        bits = next(a.i for a in node.attribute if a.name == "bits")
+        if bits == 4:
+            packed = np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:2], -1)
+            zeros = np.stack([zeros & 15, zeros >> 4], -1).reshape(len(zeros), -1)
+        zeros = zeros[:, : scales.shape[1], None].astype(np.float32)
+        found.append(((packed - zeros) * scales[..., None]).reshape(len(packed), -1).astype(np.float32))
+    return found
+
+
+def mismatch(matrix: np.ndarray, weight: np.ndarray) -> float:
+    return distance(matrix, weight) if matrix.shape == weight.shape else np.inf
+
+
+def test_gptq_keeps_a_decoder_closer_than_rounding(decoder: GraphArtifact, tmp_path: Path) -> None:
+    """On text that is predictable, as text is, and that calibration has not seen."""
+    rng = np.random.default_rng(0)
+    text = rng.choice(12, (80, 64), p=np.arange(12, 0, -1) / 78)
+    distances = {}
+    for algorithm in ("rtn", "gptq"):
+        folder = tmp_path / algorithm
+        folder.mkdir()
+        settings = {"algorithm": algorithm, "accuracy_level": 0, "group_size": 32}
+        config = validate({"method": "quantize", "scheme": "int4", **settings})
+        made, _ = run(config, decoder, folder, windows(text[:64]))
+        got, wanted = (score(open_session(g.path, threads=1), g.graph, text[64:]) for g in (made, decoder))
+        distances[algorithm] = distance(got, wanted)
+    assert distances["gptq"] < 0.8 * distances["rtn"]
+
+
+def test_settings_that_nothing_would_read_are_refused() -> None:
+    gptq = {"method": "quantize", "scheme": "int4", "gptq": {"samples": 8}}
+    with pytest.raises(ValueError, match="read by 'algorithm: gptq' only"):
+        validate(gptq)
+    assert validate({**gptq, "algorithm": "gptq"}).variant == "int4-gptq"
+    assert validate({"method": "quantize", "scheme": "int4"}).variant == "int4"
 
 
 def test_each_scheme_uses_its_own_kernels(decoder: GraphArtifact, tmp_path: Path) -> None:
