@@ -1,35 +1,48 @@
 """Training after a step changed a model: the one loop of `models.training`, on the source's own data.
 
 What a step does to weights (masks, fake quantization) is the step's own: it changes the module before and
-after. With `distill`, the loss mixes in the unchanged teacher's soft targets.
+after. With `distill`, the loss mixes in the unchanged teacher's soft targets. Recipes are read with the
+settings below, so torch is imported inside the functions.
 """
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from __future__ import annotations
 
-from compress.distill.losses import soft_target_loss
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
 from compress.errors import StepError
 from compress.step import Figures
-from models.batches import shuffled_batches
-from models.objectives import cross_entropy, forward, objective_for
-from models.progress import training_bar
-from models.registry import TrainingRecipe
-from models.sources.source import SourceModel
-from models.training import Batch, Objective, train
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from models.sources.source import SourceModel
+    from models.training import Batch, Objective
+
+Divergence = Literal["forward", "reverse", "symmetric"]
 
 
 class SoftTargets(BaseModel):
-    """`alpha` CE + (1 - `alpha`) T^2 KL against the model as it was before the step."""
+    """`alpha` CE + (1 - `alpha`) T^2 KL against the teacher, which is the model as it was before the step.
+
+    `divergence` is the direction of the KL: `forward` covers all that the teacher finds likely, `reverse`
+    keeps to its modes, `symmetric` is the mean of both.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float = Field(default=2.0, gt=0)
     alpha: float = Field(default=0.5, ge=0, le=1)
+    divergence: Divergence = "forward"
 
 
-class FinetuneConfig(BaseModel):
-    """How long and how fast; AdamW, warm-up and cosine."""
+class TrainingConfig(BaseModel):
+    """How long and how fast; AdamW, warm-up and cosine.
+
+    `threads` None is the zoo's choice for its members and torch's for the rest. A small network is faster on
+    one, many times so on a busy machine.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,12 +50,18 @@ class FinetuneConfig(BaseModel):
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
+    threads: int | None = Field(default=None, ge=1)
+
+
+class FinetuneConfig(TrainingConfig):
+    """The same, and what else the loss asks for."""
+
     distill: SoftTargets | None = None
 
 
 def finetune(
     source: SourceModel,
-    config: FinetuneConfig,
+    config: TrainingConfig,
     seed: int,
     *,
     title: str = "fine-tuning",
@@ -51,13 +70,18 @@ def finetune(
 ) -> Figures:
     """Train `source.module` in place on the training split; steps, seconds and the last losses as figures.
 
-    `teacher` is what `config.distill` learns from; `objective` replaces the task's own loss.
-    Raises StepError for a source without labelled data.
+    `teacher` is what `config.distill` learns from, and is on the CPU again afterwards; `objective` replaces
+    the task's own loss. Raises StepError for a source without labelled data.
     """
+    from models.batches import shuffled_batches
+    from models.progress import training_bar
+    from models.registry import TrainingRecipe
+    from models.training import train
+
     if source.dataset is None or source.module is None:
         raise StepError(f"{source.reference}: fine-tuning needs a torch model and labelled data; give 'data'")
-    loss = objective or objective_for(source.task)
-    if config.distill and teacher is not None:
+    loss = objective or own_objective(source)
+    if isinstance(config, FinetuneConfig) and config.distill and teacher is not None:
         loss = _distilling(config.distill, teacher)
     recipe = TrainingRecipe(
         steps=config.steps,
@@ -65,22 +89,58 @@ def finetune(
         learning_rate=config.learning_rate,
         warmup=config.warmup,
         weight_decay=0.0,
+        threads=config.threads or _usual_threads(source),
     )
     batches = shuffled_batches(source.dataset.train, recipe, seed)
     with training_bar(title) as report:
         result = train(source.module, batches, loss, recipe, seed=seed, report=report)
+    if teacher is not None:
+        teacher.cpu()
     tail = [value for _, value in result.curve[-10:]]
     return {"steps": result.steps, "seconds": round(result.seconds, 1), "loss": sum(tail) / max(len(tail), 1)}
 
 
+def own_objective(source: SourceModel) -> Objective:
+    """The loss of the source's task; cross-entropy for arrays of the user's own whose targets are classes.
+
+    Raises TrainingError for a task without one.
+    """
+    from models.evaluation import metric_for
+    from models.objectives import cross_entropy, forward, objective_for
+
+    classifies = source.dataset is not None and metric_for(source.dataset) == "accuracy"
+    if source.task == "tensor" and classifies:
+        return lambda module, batch: cross_entropy(forward(module, batch), batch["targets"])
+    return objective_for(source.task)
+
+
+def _usual_threads(source: SourceModel) -> int | None:
+    """What the zoo trains the member on, if it is one."""
+    from models import registry
+
+    kind, _, name = source.reference.partition(":")
+    if kind != "zoo" or name not in registry.names():
+        return None
+    return registry.get(name).training.threads
+
+
+def taught(teacher: nn.Module, batch: Batch) -> Tensor:
+    """The teacher's logits for a batch, without gradients, on the batch's device."""
+    import torch
+
+    from models.objectives import forward
+
+    with torch.no_grad():
+        return forward(teacher.to(batch["targets"].device).eval(), batch)
+
+
 def _distilling(soft: SoftTargets, teacher: nn.Module) -> Objective:
-    teacher.eval()
+    from compress.distill.losses import distillation_loss
+    from models.objectives import forward
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            wanted = forward(teacher, batch)
-        logits = forward(module, batch)
-        hard = cross_entropy(logits, batch["targets"])
-        return soft.alpha * hard + (1 - soft.alpha) * soft_target_loss(logits, wanted, soft.temperature)
+        return distillation_loss(
+            forward(module, batch), taught(teacher, batch), batch["targets"], **soft.model_dump()
+        )
 
     return loss

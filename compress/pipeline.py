@@ -169,7 +169,7 @@ class _Job:
 
         parent = done[-1].key if done else self._fingerprint
         more = {"depends": method.depends(step, self.recipe.seed)} if method.depends else {}
-        code = [_method_code(method), _code(".")]
+        code = [_method_code(method), _code("."), _code("distill")]
         return self._stage(step.variant, make, parent=parent, step=settings(step), code=code, **more)
 
     def _restored(self, on_torch: Sequence[StepConfig], done: Sequence[Stage]) -> "SourceModel":

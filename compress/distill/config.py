@@ -1,0 +1,62 @@
+"""What a recipe's `distill` step may say. No heavy import: recipes are read with it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from compress.finetune import SoftTargets, TrainingConfig
+from compress.step import StepConfig
+
+LayerIndices = Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+class StudentConfig(BaseModel):
+    """Where the student comes from: exactly one of three.
+
+    `layers` copies these of the teacher's transformer layers, and all else. `source` is another model,
+    `zoo:NAME` or `py:package.module:factory`; with `fresh`, the zoo's untrained. `config` is the teacher's
+    own member of the zoo, built anew with these settings changed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: Literal["every-other", "first-last"] | LayerIndices | None = None
+    source: str | None = Field(default=None, pattern=r"^(zoo|py):.+")
+    fresh: bool = False
+    config: dict[str, Any] | None = Field(default=None, min_length=1)
+
+    @field_validator("layers")
+    @classmethod
+    def _in_order(cls, layers: Any) -> Any:
+        if isinstance(layers, tuple) and (list(layers) != sorted(set(layers)) or layers[0] < 0):
+            raise ValueError("list each layer once, in ascending order, counting from 0")
+        return layers
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "StudentConfig":
+        if sum(origin is not None for origin in (self.layers, self.source, self.config)) != 1:
+            raise ValueError("give exactly one of 'layers', 'source' and 'config'")
+        if self.fresh and not (self.source or "").startswith("zoo:"):
+            raise ValueError("'fresh' goes with a zoo source; the other students' weights are not a choice")
+        return self
+
+
+class HiddenConfig(BaseModel):
+    """Hidden states too: `weight` times their squared difference, in units of the teacher's mean square."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(default=1.0, gt=0)
+
+
+class DistillConfig(StepConfig, SoftTargets):
+    """A smaller model that learns from the one before the step.
+
+    `compare_alone` trains the same student a second time without a teacher, for as many steps.
+    """
+
+    method: Literal["distill"] = "distill"
+    student: StudentConfig
+    hidden: HiddenConfig | None = None
+    training: TrainingConfig = TrainingConfig()
+    compare_alone: bool = False

@@ -1,0 +1,142 @@
+"""The `distill` step: a smaller student learns from the model as it is so far, and takes its place.
+
+steps:
+  - method: distill
+    student: {layers: every-other}   # or {source: zoo:NAME | py:package.module:factory}, or {config: {...}}
+    temperature: 2.0
+    alpha: 0.5                       # alpha CE + (1 - alpha) T^2 KL
+    divergence: forward              # forward | reverse | symmetric
+    hidden: {weight: 1.0}            # match hidden states too, through learned projections
+    training: {steps: 600, learning_rate: 0.001}
+    compare_alone: true              # what the same student reaches without a teacher
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from compress.distill.config import DistillConfig, StudentConfig
+from compress.errors import StepError
+from compress.step import Figures, TorchMethod, register
+from runtime.manifest import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.sources.source import SourceModel
+
+# Judged on as many as the gate's default, drawn alike: the teacher's figure is then the baseline's.
+EXAMPLES = 1000
+
+
+def run(config: DistillConfig, source: SourceModel, seed: int) -> tuple[SourceModel, Figures]:
+    """The student in the teacher's place; both one's size and metric on the validation split."""
+    from compress.distill.student import build_student, check_comparable
+
+    _check_source(source)
+    check(config, source.task)
+    name = _name(config.student)
+    assert source.module is not None
+    student = build_student(config.student, source, seed)
+    check_comparable(student, source, name)
+    alone = _alone(config, source, student, seed) if config.compare_alone else {}
+    trained = _train(config, source, student, seed, name)
+    metric, taught = _metric(source, source.module, seed)
+    _, learnt = _metric(source, student, seed)
+    figures = {
+        "student_parameters": _size(student),
+        "teacher_parameters": _size(source.module),
+        "metric": metric,
+        "teacher": taught,
+        "student": learnt,
+        **alone,
+        **trained,
+    }
+    return replace(source, module=student), figures
+
+
+def restore(config: DistillConfig, source: SourceModel, shapes: Mapping[str, tuple[int, ...]]) -> SourceModel:
+    """A fresh source with the student's structure."""
+    from compress.distill.student import build_student
+
+    return replace(source, module=build_student(config.student, source, seed=0))
+
+
+def check(config: DistillConfig, task: Task) -> None:
+    """Refuse a task without logits."""
+    if task == "embedding":
+        raise StepError("distill learns from logits, and an embedding model has none; use another method")
+
+
+def depends(config: DistillConfig, seed: int) -> str:
+    """The student's own source is part of what the result depends on."""
+    from models.sources import source_fingerprint
+
+    return source_fingerprint(config.student.source, None, seed) if config.student.source else ""
+
+
+def _check_source(source: SourceModel) -> None:
+    from models.evaluation import metric_for
+
+    if source.module is None or source.dataset is None:
+        raise StepError(f"{source.reference}: distill needs a torch model and labelled data; give 'data'")
+    if metric_for(source.dataset) is None:
+        raise StepError(
+            f"{source.reference}: distill learns classes or tokens, and its data has none to learn"
+        )
+
+
+def _train(config: DistillConfig, source: SourceModel, student: nn.Module, seed: int, name: str) -> Figures:
+    from compress.distill.objective import hidden_objective, soft_objective
+    from compress.finetune import finetune
+
+    assert source.module is not None
+    learner, loss = student, soft_objective(config, source.module)
+    if config.hidden:
+        learner, loss = hidden_objective(config, student, source, name)
+    return finetune(
+        replace(source, module=learner),
+        config.training,
+        seed,
+        title=f"distilling {source.name}",
+        teacher=source.module,
+        objective=loss,
+    )
+
+
+def _alone(config: DistillConfig, source: SourceModel, student: nn.Module, seed: int) -> Figures:
+    """The same student, the same batches, no teacher."""
+    import copy
+
+    from compress.finetune import finetune
+
+    twin = replace(source, module=copy.deepcopy(student))
+    finetune(twin, config.training, seed, title="the student alone")
+    assert twin.module is not None
+    return {"alone": _metric(source, twin.module, seed)[1]}
+
+
+def _metric(source: SourceModel, module: nn.Module, seed: int) -> tuple[str, float]:
+    """The task's metric of a module on the validation split."""
+    from compress.measure import EVALUATION_BATCH, choose
+    from models.evaluation import evaluate, metric_for, torch_predict
+
+    assert source.dataset is not None
+    metric = metric_for(source.dataset)
+    assert metric is not None
+    split = choose(source.dataset.validation, EXAMPLES, seed)
+    predict = torch_predict(module, source.input_names, source.output_names)
+    return metric, evaluate(predict, split, metric, EVALUATION_BATCH, source.processing).value()
+
+
+def _name(student: StudentConfig) -> str:
+    return student.source or ("the student of 'config'" if student.config else "the student of 'layers'")
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+register(TorchMethod("distill", DistillConfig, run, restore, check, depends=depends))

@@ -1,0 +1,1 @@
+"""Low rank: a linear layer becomes two thin ones."""

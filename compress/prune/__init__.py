@@ -1,0 +1,1 @@
+"""Pruning of single weights, by ratio or by N:M pattern. Shapes stay as they are."""

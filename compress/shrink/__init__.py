@@ -1,0 +1,1 @@
+"""Structured pruning with real shrinking: channels, neurons, heads and layers go, and tensors get smaller."""

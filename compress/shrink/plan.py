@@ -1,0 +1,174 @@
+"""What a source has that can go, what each of it is worth, and what of it goes. It changes nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.errors import StepError
+from compress.finetune import own_objective
+from compress.shrink import importance, transformer
+from compress.shrink.config import Kind, ShrinkConfig
+from compress.shrink.convolutional import channel_units
+from compress.shrink.selection import comparable, keep_globally, keep_in_each
+from compress.shrink.units import Removal, Units, removed
+from compress.step import Figures
+from models.objectives import forward
+from models.sources.source import SourceModel
+
+Batch = dict[str, Tensor]
+EXAMPLE_ROWS = 4
+EXAMPLE_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is cut out, and the layers of a transformer that stay (None: all of them)."""
+
+    removals: tuple[Removal, ...]
+    layers: tuple[int, ...] | None
+    figures: Figures
+
+
+def plan(config: ShrinkConfig, source: SourceModel, module: nn.Module, seed: int) -> Plan:
+    """Choose what goes. Raises StepError for what this model or this data cannot take."""
+    found, whole = _candidates(config, source, module)
+    worth = _scores(config, source, module, found, seed)
+    scores = {units.name + units.kind: each for units, each in zip(found, worth, strict=True)}
+    layers = _kept_layers(config, found, scores)
+    left = [units for units in found if layers is None or _stays(module, units, layers)]
+    kinds: tuple[Kind, ...] = ("channels", "ffn", "heads")
+    removals = [each for kind in kinds for each in _chosen(config, source, kind, left, scores)]
+    figures: Figures = {"kept": {units.name: units.count - len(gone) for units, gone in removals}}
+    if layers is not None:
+        figures["layers_kept"] = list(layers)
+    if whole:
+        figures["whole"] = whole
+    return Plan(tuple(removals), layers, figures)
+
+
+def example(source: SourceModel) -> Batch:
+    """A few inputs by name, in the order that the module takes them: real ones where there is data."""
+    from compress.export.source import example_inputs
+
+    if source.dataset is None and source.task == "text-generation":
+        tokens = np.random.default_rng(0).integers(0, 32, (EXAMPLE_ROWS, EXAMPLE_TOKENS))
+        return {source.input_names[0]: torch.from_numpy(tokens)}
+    return {name: torch.from_numpy(value[:EXAMPLE_ROWS]) for name, value in example_inputs(source).items()}
+
+
+def _candidates(
+    config: ShrinkConfig, source: SourceModel, module: nn.Module
+) -> tuple[list[Units], dict[str, str]]:
+    """All units of the kinds asked for; and the layers that must stay whole, with the reason."""
+    asked = config.remove.ratios()
+    if "channels" not in asked:
+        return _transformer_units(asked, module), {}
+    if transformer.is_transformer(module):
+        raise StepError(f"{source.reference} is a transformers model; remove its ffn, heads or layers")
+    found, whole = channel_units(module, list(example(source).values()))
+    if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in whole.items())
+        raise StepError(
+            f"{source.reference}: no channels can go ({reasons or 'it has no convolution or linear'})"
+        )
+    return found, whole
+
+
+def _transformer_units(asked: dict[Kind, float], module: nn.Module) -> list[Units]:
+    if not transformer.is_transformer(module):
+        kinds = ", ".join(asked)
+        raise StepError(
+            f"{type(module).__name__}: {kinds} are of transformers models; remove channels instead"
+        )
+    found = []
+    if "layers" in asked:
+        found.append(transformer.layer_units(module))
+    if "ffn" in asked:
+        found += transformer.ffn_units(module)
+    if "heads" in asked:
+        found += transformer.head_units(module)
+    return found
+
+
+def _scores(
+    config: ShrinkConfig, source: SourceModel, module: nn.Module, found: Sequence[Units], seed: int
+) -> list[Tensor]:
+    if config.importance == "magnitude":
+        return [importance.magnitudes(module, units) for units in found]
+    batches = _batches(config, source, seed)
+    if config.importance == "taylor":
+        return importance.taylor(module, found, batches, own_objective(source))
+    return importance.activations(module, found, batches, forward)
+
+
+def _batches(config: ShrinkConfig, source: SourceModel, seed: int) -> Iterator[Batch]:
+    """Training examples drawn by seed: the inputs in the module's order, and `targets` where there are."""
+    samples, dataset = config.calibration.samples, source.dataset
+    if dataset is None:
+        raise StepError(
+            f"{source.reference}: '{config.importance}' needs data; give 'data', or take 'magnitude'"
+        )
+    split = dataset.train
+    if samples > len(split):
+        raise StepError(
+            f"{samples} calibration samples asked, but {dataset.name} has {len(split)}; ask fewer"
+        )
+    if config.importance == "taylor" and split.targets is None:
+        raise StepError(f"{dataset.name} has no labels, and 'taylor' needs a loss; take 'activation'")
+    arrays = {name: split.inputs[name] for name in source.input_names}
+    if split.targets is not None:
+        arrays["targets"] = split.targets
+    rows = np.random.default_rng(seed).permutation(len(split))[:samples]
+    size = config.calibration.batch_size
+    return (
+        {name: torch.from_numpy(array[rows[start : start + size]]) for name, array in arrays.items()}
+        for start in range(0, samples, size)
+    )
+
+
+def _kept_layers(
+    config: ShrinkConfig, found: Sequence[Units], scores: dict[str, Tensor]
+) -> tuple[int, ...] | None:
+    ratio = config.remove.layers
+    for units in found:
+        if units.kind == "layers" and ratio is not None:
+            kept = keep_in_each([scores[units.name + units.kind]], ratio)[0]
+            if len(kept) == units.count:
+                raise StepError(
+                    f"{units.name}: a ratio of {ratio} removes none of {units.count} layers; "
+                    f"ask for at least {1 / units.count:.2f}"
+                )
+            return tuple(kept.tolist())
+    return None
+
+
+def _stays(module: nn.Module, units: Units, layers: tuple[int, ...]) -> bool:
+    return transformer.layer_of(module, units) in (*layers, None)
+
+
+def _chosen(
+    config: ShrinkConfig, source: SourceModel, kind: Kind, found: Sequence[Units], scores: dict[str, Tensor]
+) -> list[Removal]:
+    ratio = config.remove.ratios().get(kind)
+    of_kind = [units for units in found if units.kind == kind]
+    if ratio is None or not of_kind:
+        return []
+    worth = [scores[units.name + units.kind] for units in of_kind]
+    round_to = 1 if kind == "heads" else config.round_to
+    if config.scope == "layer":
+        kept = keep_in_each(worth, ratio, round_to)
+    else:
+        # Taylor scores are all in units of the loss: those compare as they are.
+        worth = worth if config.importance == "taylor" else comparable(worth)
+        kept = keep_globally(worth, ratio, round_to)
+    chosen = [(units, removed(units.count, stays)) for units, stays in zip(of_kind, kept, strict=True)]
+    if not any(len(gone) for _, gone in chosen):
+        counts = ", ".join(sorted({str(units.count) for units in of_kind}))
+        raise StepError(
+            f"{source.reference}: '{kind}: {ratio}' removes nothing where a layer has {counts} of them"
+            f"{f' and round_to is {round_to}' if round_to > 1 else ''}; ask for more"
+        )
+    return chosen
