@@ -135,7 +135,7 @@ def predictor(model: Model) -> Callable[[dict[str, Array]], dict[str, Array]]:
 
 
 def _evaluation(metric: str, folder: Path) -> Evaluation:
-    return Evaluation(metric, metric != "perplexity", np.load(folder / SCORES))
+    return Evaluation(metric, np.load(folder / SCORES))
 
 
 def _graph_bytes(bundle: Bundle) -> int:

@@ -24,8 +24,12 @@ class Evaluation:
     """A metric's sufficient statistics, `scores` float64 [examples, k], in the order of the split."""
 
     metric: str
-    higher_is_better: bool
     scores: Array
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger value is a better one."""
+        return _METRICS[self.metric].higher_is_better
 
     def value(self, rows: Array | None = None) -> float:
         """The metric over the given row numbers (repeats count), or over all of them."""
@@ -61,7 +65,7 @@ def evaluate(
         inputs = {name: array[rows] for name, array in split.inputs.items()}
         output = _pooled(next(iter(predict(inputs).values())), inputs, processing)
         scores.append(chosen.score(output, split.targets[start : start + batch_size]))
-    return Evaluation(metric, chosen.higher_is_better, np.concatenate(scores))
+    return Evaluation(metric, np.concatenate(scores))
 
 
 def metric_for(dataset: Dataset) -> str | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from compress.errors import StepError
 from models.sources.source import SourceModel
-from runtime.suggest import nearest
 
 BATCH = 16
 # X^T X of a layer this wide takes 512 MiB in float64, and its factorization as much again.
@@ -57,20 +55,6 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
         for name, layer in module.named_modules()
         if type(layer) is nn.Linear and owners[id(layer.weight)] == 1
     }
-
-
-def select(names: Sequence[str], targets: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """The names that a pattern of `targets` matches and none of `exclude` does. Raises StepError."""
-    for pattern in (*targets, *exclude):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise StepError(
-                f"factorize: the pattern '{pattern}' matches no linear layer with a weight of its own; "
-                f"{nearest(pattern, names)}"
-            )
-    chosen = [name for name in names if _matches(name, targets) and not _matches(name, exclude)]
-    if not chosen:
-        raise StepError("factorize: 'exclude' leaves no linear layer; exclude fewer")
-    return chosen
 
 
 def replace_layer(module: nn.Module, name: str, rank: int) -> LowRankLinear:
@@ -144,7 +128,3 @@ def _examples(source: SourceModel, samples: int, seed: int) -> Iterator[dict[str
     for start in range(0, samples, BATCH):
         chosen = rows[start : start + BATCH]
         yield {name: torch.from_numpy(split.inputs[name][chosen]) for name in source.input_names}
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from compress.errors import StepError
 from compress.factorize.config import FactorizeConfig
+from compress.patterns import select_names
 from compress.step import Figures, TorchMethod, register
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
 
 def run(config: FactorizeConfig, source: SourceModel, seed: int) -> tuple[SourceModel, Figures]:
     """Factorize the layers of `source.module` in place; ranks and errors as figures."""
-    from compress.factorize.layers import linear_layers, select
+    from compress.factorize.layers import linear_layers
 
     module = source.module
     if module is None:
         raise StepError(f"{source.reference}: factorize needs a torch model, not a graph")
     layers = linear_layers(module)
-    names = select(list(layers), config.targets, config.exclude)
+    what = "linear layer with a weight of its own"
+    names = select_names("factorize", what, list(layers), config.targets, config.exclude)
     _check_ranks(config, {name: layers[name] for name in names})
     teacher = _teacher(config, module)
     before = _size(module)

@@ -1,18 +1,16 @@
 """Which layers a step prunes: patterns over module names, and refusals by name. It changes nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from compress.errors import StepError
+from compress.patterns import select_names, some
 from compress.prune.config import Pattern
-from runtime.suggest import nearest
 
 LINEAR: tuple[type[nn.Module], ...] = (nn.Linear,)
 LINEAR_OR_CONVOLUTION = (*LINEAR, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # A message stays one line, however many layers a model has.
-SHOWN = 6
 
 Layers = Mapping[str, nn.Module]
 
@@ -29,18 +27,8 @@ def select(
     what = " or ".join(dict.fromkeys(kind.__name__.rstrip("123d") for kind in kinds))
     if not candidates:
         raise StepError(f"prune: {type(module).__name__} has no {what} layer of its own; leave the step out")
-    for key, pattern in [("targets", each) for each in targets] + [("exclude", each) for each in exclude]:
-        if not any(fnmatchcase(name, pattern) for name in candidates):
-            hint = _hint(pattern, candidates)
-            raise StepError(f"prune: {key}: '{pattern}' matches no {what} layer; {hint}")
-    chosen = {
-        name: layer
-        for name, layer in candidates.items()
-        if _matches(name, targets) and not _matches(name, exclude)
-    }
-    if not chosen:
-        raise StepError("prune: exclude: every layer that 'targets' match is excluded; exclude fewer")
-    return chosen
+    chosen = select_names("prune", f"{what} layer", list(candidates), targets, exclude)
+    return {name: candidates[name] for name in chosen}
 
 
 def weight_of(layer: nn.Module) -> nn.Parameter:
@@ -55,7 +43,7 @@ def refuse_empty(masks: dict[str, Tensor]) -> dict[str, Tensor]:
     empty = [name for name, mask in masks.items() if not mask.any()]
     if empty:
         raise StepError(
-            f"prune: ratio: nothing would be left of {_some(empty)}; "
+            f"prune: ratio: nothing would be left of {some(empty)}; "
             "lower it, or use 'scope: layer' or 'exclude'"
         )
     return masks
@@ -66,7 +54,7 @@ def check_pattern(layers: Layers, pattern: Pattern) -> None:
     odd = {name: weight_of(layer).shape[1] for name, layer in layers.items()}
     odd = {name: inputs for name, inputs in odd.items() if inputs % pattern.m}
     if odd:
-        listed = _some(f"{name} ({inputs})" for name, inputs in odd.items())
+        listed = some(f"{name} ({inputs})" for name, inputs in odd.items())
         raise StepError(
             f"prune: pattern: groups of {pattern.m} do not divide the inputs of {listed}; "
             "list them in 'exclude'"
@@ -91,19 +79,3 @@ def _candidates(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[s
             shared.add(id(layer.weight))
             found[name] = layer
     return found
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _hint(pattern: str, names: Iterable[str]) -> str:
-    known = list(names)
-    near = nearest(pattern, known)
-    return near if len(known) <= SHOWN or near.startswith("did you mean") else f"there is {_some(known)}"
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(listed[:SHOWN]) + more

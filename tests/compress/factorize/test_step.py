@@ -211,10 +211,10 @@ def test_padding_is_no_input() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ratio": 0.5, "targets": ["hiden.1"]}, "the pattern 'hiden.1' matches no linear layer"),
+        ({"ratio": 0.5, "targets": ["hiden.1"]}, "targets: 'hiden.1' matches no linear layer"),
         ({"ratio": 0.5, "targets": ["hiden.1"]}, "did you mean 'hidden.1'?"),
-        ({"ratio": 0.5, "exclude": ["*.proj"]}, "the pattern '*.proj' matches no linear layer"),
-        ({"ratio": 0.5, "exclude": ["*"]}, "'exclude' leaves no linear layer"),
+        ({"ratio": 0.5, "exclude": ["*.proj"]}, "exclude: '*.proj' matches no linear layer"),
+        ({"ratio": 0.5, "exclude": ["*"]}, "every layer that 'targets' match is excluded"),
         ({"rank": 4}, "rank 4 is above the rank of 'head', which is 3"),
         ({"energy": 0.9999, "targets": ["head"]}, "no layer gets smaller at this rank"),
         ({"ratio": 0.5, "algorithm": "asvd"}, "no calibration input reaches 'unused'"),
