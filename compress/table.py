@@ -1,7 +1,6 @@
 """Bundles side by side in the terminal: one table a model, narrow enough for 80 columns."""
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,8 +14,10 @@ def bundle_tables(manifests: Sequence[Manifest], served: Mapping[str, str] | Non
 
     `served` adds a last column: what to show for each tag.
     """
-    by_name = groupby(manifests, key=lambda manifest: manifest.name)
-    return Group(*(part for _, group in by_name for part in _model_table(list(group), served)))
+    by_name: dict[str, list[Manifest]] = {}
+    for manifest in manifests:
+        by_name.setdefault(manifest.name, []).append(manifest)
+    return Group(*(part for group in by_name.values() for part in _model_table(group, served)))
 
 
 def describe(manifest: Manifest) -> Group:
@@ -59,7 +60,8 @@ def _model_table(manifests: list[Manifest], served: Mapping[str, str] | None) ->
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     headings = ["", "MB", "smaller", _metric(manifests), "worse by % [95%]", _workload(manifests), "faster"]
     for heading in headings + (["p50/p99 ms"] if served is not None else []):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        # Where space is short, a long variant name is what gives way.
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=bool(heading))
     for manifest in manifests:
         last = [served.get(manifest.tag, "-")] if served is not None else []
         table.add_row(manifest.variant, *cells(manifest.evidence), *last)
