@@ -12,12 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import compress
 from compress import gate
 from compress.artifact import GraphArtifact
 from compress.cache import Stage, code_fingerprint, library_versions, run_stage
+from compress.calibration import drawn_rows
 from compress.description import Description, unpublished
 from compress.errors import StepError
 from compress.machine import machine
@@ -197,14 +196,8 @@ class _Job:
                 f"{self.recipe.model}: this step needs calibration data; give 'data' in the recipe"
             )
         split = dataset.train
-        if samples > len(split):
-            raise StepError(
-                f"{samples} calibration samples asked, but {dataset.name} has {len(split)}; ask fewer"
-            )
-        rows = np.random.default_rng(self.recipe.seed).permutation(len(split))[:samples]
-        for start in range(0, samples, CALIBRATION_BATCH):
-            batch = rows[start : start + CALIBRATION_BATCH]
-            yield {name: split.inputs[name][batch] for name in self.source.input_names}
+        for part in drawn_rows(self.recipe.model, dataset, samples, CALIBRATION_BATCH, self.recipe.seed):
+            yield {name: split.inputs[name][part] for name in self.source.input_names}
 
     def _stage(self, name: str, make: Callable[[Path], Figures], **inputs: Any) -> Stage:
         self._progress(name, None)

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.calibration import drawn_rows
 from compress.errors import StepError
 from models.sources.source import SourceModel
 
@@ -120,11 +120,5 @@ def _examples(source: SourceModel, samples: int, seed: int) -> Iterator[dict[str
     if source.dataset is None:
         raise StepError(f"{source.reference}: this algorithm needs calibration data; give 'data', or use svd")
     split = source.dataset.train
-    if samples > len(split):
-        raise StepError(
-            f"factorize: {samples} calibration samples asked, but {source.dataset.name} has {len(split)}"
-        )
-    rows = np.random.default_rng(seed).permutation(len(split))[:samples]
-    for start in range(0, samples, BATCH):
-        chosen = rows[start : start + BATCH]
-        yield {name: torch.from_numpy(split.inputs[name][chosen]) for name in source.input_names}
+    for part in drawn_rows("factorize", source.dataset, samples, BATCH, seed):
+        yield {name: torch.from_numpy(split.inputs[name][part]) for name in source.input_names}

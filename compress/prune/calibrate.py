@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.calibration import drawn_rows
 from compress.errors import StepError
 from models.sources.source import SourceModel
 
@@ -42,15 +42,9 @@ def calibration_batches(source: SourceModel, samples: int, seed: int) -> list[Ba
             f"{source.reference}: this criterion needs calibration data; give 'data' in the recipe"
         )
     split = source.dataset.train
-    if samples > len(split):
-        raise StepError(
-            f"prune: {samples} calibration samples asked, but {source.dataset.name} has {len(split)}; "
-            "ask fewer"
-        )
-    rows = np.random.default_rng(seed).permutation(len(split))[:samples]
     return [
         {name: torch.from_numpy(split.inputs[name][part]) for name in source.input_names}
-        for part in np.split(rows, range(BATCH, samples, BATCH))
+        for part in drawn_rows("prune", source.dataset, samples, BATCH, seed)
     ]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.calibration import drawn_rows
 from compress.errors import StepError
 from compress.finetune import own_objective
 from compress.shrink import importance, transformer
@@ -112,21 +113,13 @@ def _batches(config: ShrinkConfig, source: SourceModel, seed: int) -> Iterator[B
             f"{source.reference}: '{config.importance}' needs data; give 'data', or take 'magnitude'"
         )
     split = dataset.train
-    if samples > len(split):
-        raise StepError(
-            f"{samples} calibration samples asked, but {dataset.name} has {len(split)}; ask fewer"
-        )
     if config.importance == "taylor" and split.targets is None:
         raise StepError(f"{dataset.name} has no labels, and 'taylor' needs a loss; take 'activation'")
     arrays = {name: split.inputs[name] for name in source.input_names}
     if split.targets is not None:
         arrays["targets"] = split.targets
-    rows = np.random.default_rng(seed).permutation(len(split))[:samples]
-    size = config.calibration.batch_size
-    return (
-        {name: torch.from_numpy(array[rows[start : start + size]]) for name, array in arrays.items()}
-        for start in range(0, samples, size)
-    )
+    parts = drawn_rows("shrink", dataset, samples, config.calibration.batch_size, seed)
+    return ({name: torch.from_numpy(array[part]) for name, array in arrays.items()} for part in parts)
 
 
 def _kept_layers(
