@@ -58,7 +58,7 @@ def load_recipe(path: Path) -> Recipe:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
-            f"{path}: cannot be read ({error}); name a recipe file, such as recipes/digits.yaml"
+            f"{path}: cannot be read ({error}); name a recipe file, such as recipes/digits-int8.yaml"
         ) from None
     return parse_recipe(text, str(path))
 
