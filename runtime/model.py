@@ -1,8 +1,12 @@
 """A bundle, loaded: the door of this package. `load_model(Bundle.open(path))` is all a caller needs."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from llguidance import LLTokenizer
 
 from runtime.bundle import Bundle
+from runtime.constraint import grammar_tokenizer
 from runtime.decoder import Decoder, score
 from runtime.errors import InputError
 from runtime.manifest import DecoderGraph, GenerationProcessing, Manifest
@@ -37,6 +41,11 @@ class TextModel:
         if not tokens:
             raise InputError("the prompt is empty; send some text")
         return tokens
+
+    @cached_property
+    def grammar_tokenizer(self) -> LLTokenizer:
+        """The tokenizer that a `runtime.constraint.Constraint` is made with; the first use builds it."""
+        return grammar_tokenizer(self.tokenizer, self._processing.eos_ids)
 
     def scheduler(self, slots: int = 8) -> Scheduler:
         """A scheduler with KV buffers of its own for `slots` sequences at once."""

@@ -8,40 +8,25 @@ token and makes a burst of prompts wait its turn.
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from runtime.decoder import Decoder
 from runtime.errors import InputError, PromptTooLong
+from runtime.logprobs import TokenLogprob, logprobs
+from runtime.penalties import TokenCounts, penalize
 from runtime.processing import Array
-from runtime.sampling import SamplingParams, sample
+from runtime.request import FinishReason, Request, SchedulerStatistics, TokenEvent
+from runtime.sampling import sample
 
-FinishReason = Literal["stop", "length"]
-
-
-@dataclass(slots=True)
-class Request:
-    """A prompt as tokens, and how to continue it. `id` is the caller's, unique among live requests."""
-
-    id: str
-    prompt: list[int]
-    params: SamplingParams
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """One new token of one request; the last one carries the reason. An end-of-text token is not shown."""
-
-    request_id: str
-    token_id: int | None
-    finish_reason: FinishReason | None = None
+__all__ = ["FinishReason", "Request", "Scheduler", "SchedulerStatistics", "TokenEvent", "TokenLogprob"]
 
 
 @dataclass(slots=True)
 class _Sequence:
     request: Request
     rng: np.random.Generator
+    counts: TokenCounts
     tokens: list[int] = field(default_factory=list)
 
 
@@ -69,6 +54,16 @@ class Scheduler:
         """Whether `step` has anything to do."""
         return bool(self._running or self._waiting)
 
+    @property
+    def statistics(self) -> SchedulerStatistics:
+        """What the scheduler holds now, and what it has counted."""
+        return SchedulerStatistics(
+            running=self.running,
+            waiting=self.waiting,
+            kv_tokens_used=int(self.decoder.lengths.sum()),
+            kv_tokens_capacity=self.decoder.slots * self.decoder.graph.context_length,
+        )
+
     def add(self, request: Request) -> None:
         """Queue a request. Raises PromptTooLong or InputError for a prompt that can never run."""
         graph = self.decoder.graph
@@ -81,6 +76,8 @@ class Scheduler:
             )
         if not all(0 <= token < graph.vocab_size for token in request.prompt):
             raise InputError(f"a prompt token is outside the vocabulary of {graph.vocab_size}")
+        if not all(0 <= token < graph.vocab_size for token in request.params.logit_bias):
+            raise InputError(f"a token of logit_bias is outside the vocabulary of {graph.vocab_size}")
         self._waiting.append(request)
 
     def step(self) -> list[TokenEvent]:
@@ -101,7 +98,8 @@ class Scheduler:
     def _admit(self, request: Request) -> list[TokenEvent]:
         slot = len(self._running)
         logits = self.decoder.prefill(slot, np.array(request.prompt))
-        self._running.append(_Sequence(request, np.random.default_rng(request.params.seed)))
+        rng = np.random.default_rng(request.params.seed)
+        self._running.append(_Sequence(request, rng, TokenCounts.of(request.prompt)))
         return self._extend(slot, logits[None])
 
     def _decode(self) -> list[TokenEvent]:
@@ -111,24 +109,44 @@ class Scheduler:
     def _extend(self, first: int, logits: Array) -> list[TokenEvent]:
         """Sample a token for each sequence from slot `first` on, and retire those that end."""
         sequences = self._running[first:]
-        params = [sequence.request.params for sequence in sequences]
-        tokens = sample(logits, params, [sequence.rng for sequence in sequences])
-        events = [self._append(*pair) for pair in zip(sequences, tokens.tolist(), strict=True)]
+        raw = logits.copy() if any(s.request.params.logprobs is not None for s in sequences) else logits
+        tokens = self._sample(logits, sequences)
+        reports = _report(raw, tokens, sequences)
+        events = [self._append(*row) for row in zip(sequences, tokens.tolist(), reports, strict=True)]
         # From the back, so that a slot moved into a gap is one that has been looked at.
         for offset in reversed(range(len(events))):
             if events[offset].finish_reason:
                 self._free(first + offset)
         return events
 
-    def _append(self, sequence: _Sequence, token: int) -> TokenEvent:
+    def _sample(self, logits: Array, sequences: list[_Sequence]) -> Array:
+        params = [sequence.request.params for sequence in sequences]
+        penalize(logits, params, [sequence.counts for sequence in sequences])
+        for row, sequence in zip(logits, sequences, strict=True):
+            if sequence.request.constraint:
+                sequence.request.constraint.mask(row)
+        return sample(logits, params, [sequence.rng for sequence in sequences])
+
+    def _append(self, sequence: _Sequence, token: int, logprob: TokenLogprob | None) -> TokenEvent:
         request = sequence.request
-        if token in self._eos_ids:
+        if token in request.params.stop_token_ids or (
+            token in self._eos_ids and not request.params.ignore_eos
+        ):
             return TokenEvent(request.id, None, "stop")
         sequence.tokens.append(token)
+        sequence.counts.note(token)
+        return TokenEvent(request.id, token, self._finish_reason(sequence, token), logprob)
+
+    def _finish_reason(self, sequence: _Sequence, token: int) -> FinishReason | None:
+        request = sequence.request
+        if request.constraint:
+            request.constraint.advance(token)
+            if request.constraint.is_complete:
+                return "stop"
         length = len(request.prompt) + len(sequence.tokens)
         # The token just sampled is not in the cache yet: it needs one more place to be decoded from.
         full = len(sequence.tokens) >= request.params.max_tokens or length > self.decoder.graph.context_length
-        return TokenEvent(request.id, token, "length" if full else None)
+        return "length" if full else None
 
     def _free(self, slot: int) -> None:
         last = len(self._running) - 1
@@ -137,3 +155,14 @@ class Scheduler:
             self._running[slot] = self._running[last]
         self._running.pop()
         self.decoder.release(last)
+
+
+def _report(logits: Array, tokens: Array, sequences: list[_Sequence]) -> list[TokenLogprob | None]:
+    """A report for each row whose request asks for one."""
+    asked = [row for row, s in enumerate(sequences) if s.request.params.logprobs is not None]
+    reports: list[TokenLogprob | None] = [None] * len(sequences)
+    if asked:
+        tops = [sequences[row].request.params.logprobs or 0 for row in asked]
+        for row, report in zip(asked, logprobs(logits[asked], tokens[asked], tops), strict=True):
+            reports[row] = report
+    return reports

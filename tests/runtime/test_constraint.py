@@ -1,0 +1,103 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from runtime.constraint import Constraint, grammar_tokenizer
+from runtime.errors import InputError
+
+END = 96  # tokenizer_file's last token ends a text
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_file: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(tokenizer_file))
+
+
+@pytest.fixture(scope="module")
+def grammars(tokenizer: Tokenizer) -> Any:
+    return grammar_tokenizer(tokenizer, [END])
+
+
+def write(constraint: Constraint, tokenizer: Tokenizer, seed: int, limit: int = 200) -> str | None:
+    """What a model without preferences writes under the constraint; None where it never ends."""
+    rng, tokens = np.random.default_rng(seed), []
+    while not constraint.is_complete:
+        logits = rng.normal(size=tokenizer.get_vocab_size()).astype(np.float32)
+        constraint.mask(logits)
+        token = int(logits.argmax())
+        if token == END:
+            break
+        constraint.advance(token)
+        tokens.append(token)
+        if len(tokens) == limit:
+            return None
+    return tokenizer.decode(tokens)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_written_matches_the_regular_expression(
+    seed: int, tokenizer: Tokenizer, grammars: Any
+) -> None:
+    pattern = r"[a-f]{2,5}-(yes|no)+!"
+    text = write(Constraint.regex(pattern, grammars), tokenizer, seed)
+    assert text is not None
+    assert re.fullmatch(pattern, text)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_written_is_valid_under_the_schema(seed: int, tokenizer: Tokenizer, grammars: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"kind": {"enum": ["cat", "dog"]}, "age": {"type": "integer"}},
+        "required": ["kind", "age"],
+        "additionalProperties": False,
+    }
+    text = write(Constraint.json_schema(schema, grammars), tokenizer, seed)
+    assert text is not None
+    answer = json.loads(text)
+    assert answer.keys() == {"kind", "age"}
+    assert answer["kind"] in ("cat", "dog")
+    assert isinstance(answer["age"], int)
+
+
+def test_no_schema_is_any_object(tokenizer: Tokenizer, grammars: Any) -> None:
+    constraint = Constraint.json_schema(None, grammars)
+    logits = np.zeros(tokenizer.get_vocab_size(), np.float32)
+    constraint.mask(logits)
+    allowed = {tokenizer.decode([token]) for token in np.flatnonzero(np.isfinite(logits)).tolist()}
+    assert "{" in allowed
+    assert not allowed & {"[", '"', "1", ""}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_written_follows_the_grammar(seed: int, tokenizer: Tokenizer, grammars: Any) -> None:
+    grammar = 'start: "(" start ")" | /[0-9]/'
+    text = write(Constraint.grammar(grammar, grammars), tokenizer, seed)
+    assert text is None or re.fullmatch(r"\(*[0-9]\)*", text)
+
+
+@pytest.mark.parametrize("vocabulary", [90, 200])
+def test_a_graph_may_have_more_or_fewer_logits_than_tokens(vocabulary: int, grammars: Any) -> None:
+    logits = np.zeros(vocabulary, np.float32)
+    Constraint.regex("[ab]", grammars).mask(logits)
+    assert np.isfinite(logits).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "form"),
+    [
+        (Constraint.regex, "[ab"),
+        (Constraint.grammar, "start: missing"),
+        (Constraint.json_schema, {"type": "objec"}),
+        (Constraint.json_schema, {"default": object()}),
+    ],
+)
+def test_an_unusable_form_is_refused_in_one_line(make: Any, form: Any, grammars: Any) -> None:
+    with pytest.raises(InputError) as error:
+        make(form, grammars)
+    assert "\n" not in str(error.value)
