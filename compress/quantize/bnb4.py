@@ -23,7 +23,7 @@ from compress.quantize.graph import (
     table,
     with_bias,
 )
-from compress.quantize.int4 import relative_error, store_blocks
+from compress.quantize.weight_only import relative_error, store_blocks
 from models.errors import MissingExtra
 
 # The operator's `quant_type` (onnxruntime contrib operators, MatMulBnb4).
@@ -60,8 +60,18 @@ def quantize_bnb4(weight: Floats, scheme: str, block_size: int) -> tuple[Bytes, 
     functional = _bitsandbytes()
     tensor = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))
     packed, state = functional.quantize_4bit(tensor, blocksize=block_size, quant_type=scheme)
-    dequantized = functional.dequantize_4bit(packed, state)
-    return packed.numpy().reshape(-1), state.absmax.numpy(), dequantized.numpy()
+    values, absmax = packed.numpy().reshape(-1), state.absmax.numpy()
+    return values, absmax, _dequantize(values, absmax, state.code.numpy(), block_size, weight.shape)
+
+
+def _dequantize(
+    packed: Bytes, absmax: Floats, code: Floats, block_size: int, shape: tuple[int, ...]
+) -> Floats:
+    """What the bits stand for. Not by bitsandbytes 0.50's own: on a CPU without AVX-512 it takes the wrong
+    scales where rows are even and no whole number of blocks."""
+    indices = np.stack([packed >> 4, packed & 15], -1).reshape(-1)[: shape[0] * shape[1]]
+    scales = np.repeat(absmax, block_size)[: len(indices)]
+    return np.asarray(code[indices] * scales, np.float32).reshape(shape)
 
 
 def _bitsandbytes() -> Any:

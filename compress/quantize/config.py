@@ -22,6 +22,18 @@ class CalibrationConfig(BaseModel):
     percentile: float = Field(default=99.99, gt=50, le=100)
 
 
+class SmoothConfig(BaseModel):
+    """SmoothQuant before int8: outliers that `samples` real inputs show move into the weights.
+
+    `alpha` is how much of them moves; more where activations are the harder side.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alpha: float = Field(default=0.5, gt=0, lt=1)
+    samples: int = Field(default=128, ge=1)
+
+
 class _Quantize(StepConfig):
     method: Literal["quantize"] = "quantize"
     scheme: str
@@ -41,6 +53,11 @@ class Int8Dynamic(_Quantize):
     scheme: Literal["int8-dynamic"]
     per_channel: bool = True
     reduce_range: bool = True
+    smooth: SmoothConfig | None = None
+
+    @property
+    def variant(self) -> str:
+        return f"{self.scheme}-smooth" if self.smooth else self.scheme
 
 
 class Int8Static(_Quantize):
@@ -55,6 +72,11 @@ class Int8Static(_Quantize):
     reduce_range: bool = True
     min_channels: int = Field(default=32, ge=1)
     calibration: CalibrationConfig = CalibrationConfig()
+    smooth: SmoothConfig | None = None
+
+    @property
+    def variant(self) -> str:
+        return f"{self.scheme}-smooth" if self.smooth else self.scheme
 
 
 class GptqConfig(BaseModel):
@@ -71,32 +93,66 @@ class GptqConfig(BaseModel):
     act_order: bool = False
 
 
-class Int4(_Quantize):
-    """Weight-only: 4 bits a weight in groups along the input axis, each with a scale and a zero point.
+class AwqConfig(BaseModel):
+    """On how many real inputs (windows of tokens, for a decoder) AWQ searches its scales."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(default=128, ge=1)
+
+
+class WeightOnly(_Quantize):
+    """Groups of weights along the input axis, each with a scale and a zero point; activations in float32.
 
     `algorithm` finds the integers: `rtn` rounds to nearest in the range of least squared error, `hqq` fits
-    the many weights rather than the few outliers, `gptq` makes good each rounding by the weights after it and
-    needs calibration data. Embeddings and the output head are more sensitive and get `head_bits`.
+    the many weights rather than the few outliers, `gptq` makes good each rounding by the weights after it,
+    `awq` scales up the weights of strong inputs first; the last two need calibration data. Embeddings and the
+    output head are more sensitive and get `head_bits`.
     `accuracy_level` 4 lets the kernel quantize activations to int8 (the fast path); 0 keeps them in float32.
     """
 
-    scheme: Literal["int4"]
-    algorithm: Literal["rtn", "hqq", "gptq"] = "rtn"
+    algorithm: Literal["rtn", "hqq", "gptq", "awq"] = "rtn"
     group_size: Literal[16, 32, 64, 128] = 32
     head_bits: Literal[4, 8] = 8
     accuracy_level: Literal[0, 4] = 4
     gptq: GptqConfig = GptqConfig()
+    awq: AwqConfig = AwqConfig()
 
     @property
     def variant(self) -> str:
         return self.scheme if self.algorithm == "rtn" else f"{self.scheme}-{self.algorithm}"
 
-    @field_validator("gptq")
+    @property
+    def bits(self) -> int:
+        """Bits a weight of the layers between."""
+        return 4 if self.scheme == "int4" else 8
+
+    @property
+    def samples(self) -> int:
+        """Real inputs that the algorithm looks at."""
+        asked = {"gptq": self.gptq.samples, "awq": self.awq.samples}
+        return asked.get(self.algorithm, 0)
+
+    @field_validator("gptq", "awq")
     @classmethod
-    def _only_for_gptq(cls, value: GptqConfig, info: ValidationInfo) -> GptqConfig:
-        if info.data.get("algorithm") not in ("gptq", None):
-            raise ValueError("these settings are read by 'algorithm: gptq' only; add it, or remove them")
+    def _is_read(cls, value: BaseModel, info: ValidationInfo) -> BaseModel:
+        if info.data.get("algorithm") not in (info.field_name, None):
+            raise ValueError(
+                f"these settings are read by 'algorithm: {info.field_name}' only; add it, or remove them"
+            )
         return value
+
+
+class Int4(WeightOnly):
+    """Weight-only, 4 bits a weight: the smallest, and the fastest for one sequence at a time."""
+
+    scheme: Literal["int4"]
+
+
+class Int8WeightOnly(WeightOnly):
+    """Weight-only, 8 bits a weight: hardly a loss at a quarter of the size."""
+
+    scheme: Literal["int8-weight-only"]
 
 
 class Bnb4(_Quantize):
@@ -121,5 +177,5 @@ class Fp16(_Quantize):
     scheme: Literal["fp16"]
 
 
-Scheme = Int8Dynamic | Int8Static | Int4 | Bnb4 | Fp16
+Scheme = Int8Dynamic | Int8Static | Int4 | Int8WeightOnly | Bnb4 | Fp16
 QuantizeConfig = Annotated[Scheme, Field(discriminator="scheme")]

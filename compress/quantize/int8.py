@@ -27,8 +27,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.export.graph import save_model, strip
 from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static
-from compress.quantize.int4 import quantize_embeddings
 from compress.quantize.ranges import best_range
+from compress.quantize.weight_only import quantize_embeddings
 from compress.quantize.weights import drop_zero_points, split_convolutions, store_convolutions
 from runtime.processing import Array
 

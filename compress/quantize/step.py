@@ -2,7 +2,7 @@
 
 steps:
   - method: quantize
-    scheme: int8-static            # int8-dynamic | int8-static | int4 | nf4 | fp4 | fp16
+    scheme: int8-static            # int8-dynamic | int8-static | int4 | int8-weight-only | nf4 | fp4 | fp16
     calibration: {samples: 256, observer: entropy}
 """
 
@@ -12,7 +12,16 @@ from typing import Any
 
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
-from compress.quantize.config import Bnb4, Fp16, Int4, Int8Dynamic, Int8Static, QuantizeConfig, Scheme
+from compress.quantize.config import (
+    Bnb4,
+    Fp16,
+    Int8Dynamic,
+    Int8Static,
+    QuantizeConfig,
+    Scheme,
+    SmoothConfig,
+    WeightOnly,
+)
 from compress.step import Calibration, Figures, GraphMethod, register
 from runtime.manifest import Task
 
@@ -22,9 +31,8 @@ def run(
 ) -> tuple[GraphArtifact, Figures]:
     """Quantize `graph` into `folder`."""
     target = graph.at(folder)
-    figures: Figures = {}
     if isinstance(config, Int8Dynamic | Int8Static):
-        _int8(config, graph.path, target.path, calibration)
+        figures = _int8(config, graph, target, calibration)
     else:
         figures = _rewrite(config, graph, target, calibration)
     return target, {**figures, "bytes_before": graph.size_bytes, "bytes_after": target.size_bytes}
@@ -38,38 +46,73 @@ def check(config: Scheme, task: Task) -> None:
         raise StepError(f"{config.scheme} needs bitsandbytes; pip install 'modelpress[compress]'")
 
 
-def _int8(config: Int8Dynamic | Int8Static, source: Path, target: Path, calibration: Calibration) -> None:
+def _int8(
+    config: Int8Dynamic | Int8Static, graph: GraphArtifact, target: GraphArtifact, calibration: Calibration
+) -> Figures:
     from compress.quantize import int8
 
+    source, figures = graph.path, Figures()
+    if config.smooth:
+        source = target.path.with_suffix(".smooth.onnx")
+        figures = _smooth(config.smooth, graph, source, calibration)
     if isinstance(config, Int8Dynamic):
-        int8.dynamic(config, source, target)
+        int8.dynamic(config, source, target.path)
     else:
-        int8.static(config, source, target, calibration.draw(config.calibration.samples))
+        int8.static(config, source, target.path, calibration.draw(config.calibration.samples))
+    if config.smooth:
+        source.unlink()
+    return figures
+
+
+def _smooth(config: SmoothConfig, graph: GraphArtifact, path: Path, calibration: Calibration) -> Figures:
+    """Write a smoothed copy of the graph to `path`."""
+    import onnx
+
+    from compress.export.graph import save_model
+    from compress.quantize.scaling import smooth
+    from compress.quantize.statistics import input_peaks
+
+    model = onnx.load(graph.path)
+    peaks = input_peaks(model, graph.graph, calibration.draw(config.samples), path.parent)
+    figures = smooth(model, config, peaks)
+    save_model(model, path)
+    return dict(figures)
 
 
 def _rewrite(
-    config: Int4 | Bnb4 | Fp16, graph: GraphArtifact, target: GraphArtifact, calibration: Calibration
+    config: WeightOnly | Bnb4 | Fp16, graph: GraphArtifact, target: GraphArtifact, calibration: Calibration
 ) -> Figures:
     import onnx
 
     from compress.export.graph import save_model
 
     model = onnx.load(graph.path)
-    figures = _stored(config, model, graph, target.folder, calibration)
+    if isinstance(config, WeightOnly):
+        figures = _weight_only(config, model, graph, target.folder, calibration)
+    else:
+        figures = _stored(config, model)
     save_model(model, target.path)
     return figures
 
 
-def _stored(
-    config: Int4 | Bnb4 | Fp16, model: Any, graph: GraphArtifact, folder: Path, calibration: Calibration
+def _weight_only(
+    config: WeightOnly, model: Any, graph: GraphArtifact, folder: Path, calibration: Calibration
 ) -> Figures:
-    if isinstance(config, Int4):
-        from compress.quantize.hessians import input_products
-        from compress.quantize.int4 import quantize_weights
+    from compress.quantize.scaling import scale_for_rounding
+    from compress.quantize.statistics import input_products
+    from compress.quantize.weight_only import quantize_weights, rounding_error
 
-        batches = calibration.draw(config.gptq.samples) if config.algorithm == "gptq" else None
-        hessians = input_products(model, graph.graph, batches, folder) if batches else {}
-        return dict(quantize_weights(model, config, hessians))
+    if not config.samples:
+        return dict(quantize_weights(model, config, {}))
+    products = input_products(model, graph.graph, calibration.draw(config.samples), folder)
+    figures: Figures = {"output_error_by_rounding": rounding_error(model, config, products)}
+    if config.algorithm == "awq":
+        products, moved = scale_for_rounding(model, config, products)
+        figures.update(moved)
+    return {**quantize_weights(model, config, products), **figures}
+
+
+def _stored(config: Bnb4 | Fp16, model: Any) -> Figures:
     if isinstance(config, Bnb4):
         from compress.quantize.bnb4 import store_bnb4
 

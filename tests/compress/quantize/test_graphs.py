@@ -91,6 +91,10 @@ def distance(got: np.ndarray, wanted: np.ndarray) -> float:
         ({"scheme": "int4"}, 0.2, 2.5),
         ({"scheme": "int4", "algorithm": "hqq"}, 0.2, 2.5),
         ({"scheme": "int4", "algorithm": "gptq", "gptq": {"samples": 64}}, 0.1, 2.5),
+        ({"scheme": "int4", "algorithm": "awq", "awq": {"samples": 64}}, 0.2, 2.5),
+        ({"scheme": "int8-weight-only"}, 0.01, 2.1),
+        ({"scheme": "int8-dynamic", "smooth": {"samples": 64}}, 0.05, 3.5),
+        ({"scheme": "int8-static", "calibration": {"samples": 64}, "smooth": {"samples": 64}}, 0.05, 3.5),
         ({"scheme": "nf4"}, 0.2, 2.5),
         ({"scheme": "fp4"}, 0.25, 2.5),
     ],
@@ -153,12 +157,20 @@ def test_int4_kernels_compute_with_the_weights_that_were_chosen(
 
 @pytest.mark.parametrize(
     ("settings", "allowed"),
-    [({"scheme": "int8-dynamic"}, 0.1), ({"scheme": "fp16"}, 2e-3), ({"scheme": "int4"}, 0.35)],
+    [
+        ({"scheme": "int8-dynamic"}, 0.1),
+        ({"scheme": "int8-dynamic", "smooth": {"samples": 24}}, 0.1),
+        ({"scheme": "int8-weight-only"}, 0.05),
+        ({"scheme": "int8-weight-only", "algorithm": "gptq", "gptq": {"samples": 24}}, 0.05),
+        ({"scheme": "fp16"}, 2e-3),
+        ({"scheme": "int4"}, 0.35),
+    ],
 )
 def test_a_quantized_decoder_stays_close(
     decoder: GraphArtifact, tmp_path: Path, settings: Any, allowed: float
 ) -> None:
-    made, _ = quantize(decoder, tmp_path, **settings)
+    text = np.random.default_rng(1).integers(0, 96, (24, 64))
+    made, _ = run(validate({"method": "quantize", **settings}), decoder, tmp_path, windows(text))
     tokens = np.random.default_rng(0).integers(0, 96, (2, 20))
     got, wanted = (score(open_session(g.path, threads=1), g.graph, tokens) for g in (made, decoder))
     assert 0 < distance(got, wanted) < allowed
@@ -170,13 +182,21 @@ def windows(tokens: np.ndarray) -> Calibration:
     return Calibration(lambda samples: iter([{"input_ids": tokens[:samples]}]))
 
 
-@pytest.mark.parametrize("settings", [{"algorithm": "hqq"}, {"algorithm": "gptq"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scheme": "int4", "algorithm": "hqq"},
+        {"scheme": "int4", "algorithm": "gptq"},
+        {"scheme": "int8-weight-only"},
+        {"scheme": "int8-weight-only", "algorithm": "gptq"},
+    ],
+)
 def test_every_algorithm_stores_what_it_chose(
     decoder: GraphArtifact, llama: Any, tmp_path: Path, settings: Any
 ) -> None:
-    """A decoder's graph after HQQ or GPTQ equals torch running the weights read back from that graph."""
+    """A decoder's graph equals torch running the weights read back from that graph."""
     rng = np.random.default_rng(0)
-    config = validate({"method": "quantize", "scheme": "int4", "accuracy_level": 0, **settings})
+    config = validate({"method": "quantize", "accuracy_level": 0, **settings})
     made, figures = run(config, decoder, tmp_path, windows(rng.integers(0, 96, (24, 64))))
     twin = type(llama)(llama.config).eval()
     twin.load_state_dict(llama.state_dict())
@@ -188,7 +208,7 @@ def test_every_algorithm_stores_what_it_chose(
     got = score(open_session(made.path, threads=1), decoder.graph, tokens)
     wanted = twin(input_ids=torch.from_numpy(tokens)).logits.detach().numpy()
     np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
-    if settings["algorithm"] == "gptq":
+    if settings.get("algorithm") == "gptq":
         assert figures["output_error"] < 0.9 * figures["output_error_by_rounding"]
 
 
@@ -212,20 +232,23 @@ def mismatch(matrix: np.ndarray, weight: np.ndarray) -> float:
     return distance(matrix, weight) if matrix.shape == weight.shape else np.inf
 
 
-def test_gptq_keeps_a_decoder_closer_than_rounding(decoder: GraphArtifact, tmp_path: Path) -> None:
+def test_looking_at_data_keeps_a_decoder_closer_than_rounding(decoder: GraphArtifact, tmp_path: Path) -> None:
     """On text that is predictable, as text is, and that calibration has not seen."""
     rng = np.random.default_rng(0)
     text = rng.choice(12, (80, 64), p=np.arange(12, 0, -1) / 78)
     distances = {}
-    for algorithm in ("rtn", "gptq"):
+    for algorithm in ("rtn", "gptq", "awq"):
         folder = tmp_path / algorithm
         folder.mkdir()
         settings = {"algorithm": algorithm, "accuracy_level": 0, "group_size": 32}
         config = validate({"method": "quantize", "scheme": "int4", **settings})
-        made, _ = run(config, decoder, folder, windows(text[:64]))
+        made, figures = run(config, decoder, folder, windows(text[:64]))
+        if algorithm != "rtn":
+            assert figures["output_error"] < figures["output_error_by_rounding"]
         got, wanted = (score(open_session(g.path, threads=1), g.graph, text[64:]) for g in (made, decoder))
         distances[algorithm] = distance(got, wanted)
     assert distances["gptq"] < 0.8 * distances["rtn"]
+    assert distances["awq"] < distances["rtn"]
 
 
 def test_settings_that_nothing_would_read_are_refused() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from compress.errors import StepError
 from compress.export.feedforward import export_feedforward
-from compress.quantize.hessians import input_products
+from compress.quantize.statistics import input_products
 
 
 def layer_inputs(module: torch.nn.Module, *inputs: torch.Tensor, **named: Any) -> dict[str, np.ndarray]:

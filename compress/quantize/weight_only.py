@@ -1,6 +1,7 @@
 """Weight-only quantization of a graph: MatMulNBits for linear layers, GatherBlockQuantized for embeddings.
 
-The integers come from `blockwise`, `hqq` or `gptq`; this file rewrites nodes. An embedding that is also the
+The integers come from `blockwise`, `hqq` or `gptq` (for AWQ, `scaling` has been there first); this file
+rewrites nodes. An embedding that is also the
 output head is stored once and read by both, and always by rounding to nearest: a Hessian is of a layer's
 inputs, and a look-up has none.
 """
@@ -12,7 +13,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from compress.quantize.blockwise import Blocks, Floats, pack, pack_zero_points, quantize_blocks
-from compress.quantize.config import Int4
+from compress.quantize.config import WeightOnly
 from compress.quantize.gptq import Doubles, output_error, quantize_gptq
 from compress.quantize.graph import (
     CONTRIB,
@@ -28,20 +29,20 @@ from compress.quantize.graph import (
 )
 from compress.quantize.hqq import quantize_hqq
 
-BITS = 4
 
-
-def quantize_weights(model: ModelProto, config: Int4, hessians: Mapping[str, Doubles]) -> dict[str, float]:
-    """Rewrite `model` in place. `hessians` are X^T X [in, in] by activation, for GPTQ; else empty.
+def quantize_weights(
+    model: ModelProto, config: WeightOnly, hessians: Mapping[str, Doubles]
+) -> dict[str, float]:
+    """Rewrite `model` in place. `hessians` are X^T X [in, in] by activation, for GPTQ and AWQ; else empty.
 
     Returns figures: weights quantized, the relative error of the worst one, and with Hessians the relative
-    error of the layers' outputs (root mean square), and what rounding to nearest would have made of it.
+    error of the layers' outputs (root mean square).
     """
     weights = stored_weights(model)
     tally = _Tally()
     for uses in shared_weights(model, weights):
         weight = table(weights, uses[0])
-        bits = config.head_bits if is_sensitive(model, uses) else BITS
+        bits = config.head_bits if is_sensitive(model, uses) else config.bits
         hessian = _hessian(uses, hessians)
         blocks = _choose(config, weight, bits, hessian)
         tally.add(weight, blocks)
@@ -50,6 +51,18 @@ def quantize_weights(model: ModelProto, config: Int4, hessians: Mapping[str, Dou
         store_blocks(model, uses, blocks, config.accuracy_level)
     finish(model)
     return tally.figures()
+
+
+def rounding_error(model: ModelProto, config: WeightOnly, hessians: Mapping[str, Doubles]) -> float:
+    """What rounding to nearest would make of the layers' outputs: relative, root mean square over layers."""
+    weights, tally = stored_weights(model), _Tally()
+    for uses in shared_weights(model, weights):
+        hessian = _hessian(uses, hessians)
+        if hessian is not None:
+            weight = table(weights, uses[0])
+            bits = config.head_bits if is_sensitive(model, uses) else config.bits
+            tally.add_outputs(weight, quantize_blocks(weight, bits, config.group_size), hessian)
+    return tally.output_error()
 
 
 def quantize_embeddings(model: ModelProto, *, bits: int, group_size: int) -> None:
@@ -89,10 +102,10 @@ def _hessian(uses: Sequence[Use], hessians: Mapping[str, Doubles]) -> Doubles | 
     return np.asarray(sum(hessians[use.activation] for use in uses), np.float64)
 
 
-def _choose(config: Int4, weight: Floats, bits: int, hessian: Doubles | None) -> Blocks:
+def _choose(config: WeightOnly, weight: Floats, bits: int, hessian: Doubles | None) -> Blocks:
     if config.algorithm == "hqq":
         return quantize_hqq(weight, bits, config.group_size)
-    if hessian is None:
+    if hessian is None or config.algorithm != "gptq":
         return quantize_blocks(weight, bits, config.group_size)
     damping, act_order = config.gptq.damping, config.gptq.act_order
     return quantize_gptq(weight, hessian, bits, config.group_size, damping=damping, act_order=act_order)
@@ -106,26 +119,23 @@ class _Tally:
     worst: float = 0.0
     layers: int = 0
     lost: float = 0.0
-    lost_by_rounding: float = 0.0
 
     def add(self, weight: Floats, blocks: Blocks) -> None:
         self.weights += weight.size
         self.worst = max(self.worst, relative_error(weight, blocks.dequantize()))
 
     def add_outputs(self, weight: Floats, blocks: Blocks, hessian: Doubles) -> None:
-        rounded = quantize_blocks(weight, blocks.bits, blocks.values.shape[2])
         # Each layer counts alike, however large its outputs are.
         energy = max(output_error(weight, hessian), 1e-30)
         self.layers += 1
         self.lost += output_error(weight - blocks.dequantize(), hessian) / energy
-        self.lost_by_rounding += output_error(weight - rounded.dequantize(), hessian) / energy
+
+    def output_error(self) -> float:
+        return float(np.sqrt(self.lost / max(self.layers, 1)))
 
     def figures(self) -> dict[str, float]:
         found = {"weights": self.weights, "worst_relative_error": self.worst}
-        if self.layers:
-            found["output_error"] = float(np.sqrt(self.lost / self.layers))
-            found["output_error_by_rounding"] = float(np.sqrt(self.lost_by_rounding / self.layers))
-        return found
+        return {**found, "output_error": self.output_error()} if self.layers else found
 
 
 def _product_node(use: Use, name: str, blocks: Blocks, accuracy_level: int) -> NodeProto:
