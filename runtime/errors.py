@@ -5,6 +5,7 @@
     │   ├── BundleNotFound      no bundle at that place
     │   └── BundleDamaged       a file is missing, truncated or changed
     ├── GraphError              not an ONNX graph, or one that onnxruntime refuses
+    ├── AdapterError            not an adapter, not one of this model, or a name that is not loaded
     ├── CapacityError           every KV slot is taken
     └── InputError              a request that the model cannot answer (HTTP 400)
         └── PromptTooLong       more tokens than the context holds
@@ -31,6 +32,10 @@ class BundleDamaged(BundleError):
 
 class GraphError(ModelpressError):
     """A file is not an ONNX graph, or onnxruntime refuses it."""
+
+
+class AdapterError(ModelpressError):
+    """An adapter cannot be loaded, unloaded or found."""
 
 
 class CapacityError(ModelpressError):

@@ -105,6 +105,32 @@ class KVLayer(Frozen):
     head_dim: int
 
 
+class AdapterSite(Frozen):
+    """One linear layer that adapters may change: float32 factors A [inputs, rank] and B [rank, outputs].
+
+    `name` is the layer's in the model. `reads` and `writes` are tensors of the graph; the layer's outputs may
+    be some of what is written, from column `offset` on.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    reads: str
+    writes: str
+    offset: int = 0
+
+
+class AdapterGraph(Frozen):
+    """A second graph of the same decoder, which takes low-rank adapters; the weights are the first one's file.
+
+    `files` are the adapters that come with the bundle, by name.
+    """
+
+    file: FileName = "decoder.adapted.onnx"
+    sites: tuple[AdapterSite, ...]
+    files: dict[str, FileName] = {}
+
+
 class DecoderGraph(Frozen):
     """A decoder over KV buffers that the caller owns; the layers may differ (pruned models do)."""
 
@@ -114,6 +140,7 @@ class DecoderGraph(Frozen):
     kv_dtype: Literal["float32", "float16"] = "float32"
     vocab_size: int
     context_length: int
+    adapters: AdapterGraph | None = None
 
 
 Graph = Annotated[FeedForwardGraph | DecoderGraph, Field(discriminator="kind")]

@@ -1,0 +1,109 @@
+"""LoRA adapters over one base: loaded while serving, chosen per request, several in one batch.
+
+Each adapted layer computes x W + ((x A) * gates) B, where A and B hold the factors of all adapters of the
+batch side by side along the rank, and a row's gates, 0 or 1, pick its own. A row without an adapter has only
+zeros, so it computes the base exactly. Factors come and go as inputs of the graph, so loading one is
+reading its file.
+
+Why not onnxruntime's own adapter set: it is one a run, so a mixed batch would be one run an adapter, each
+reading all weights again, which is most of what a decoding step costs. Why not factors gathered by row:
+that copies A and B for each row, where gates are one small product. Why a graph of its own: with all layers
+adapted, the four more nodes a layer slow a small decoder by 7 to 18% even when there is nothing to add
+(docs/log.md), so batches without adapters keep the plain graph. What is traded: while adapters are loaded,
+a second session holds the weights, and a batch with many adapters pays for the sum of their ranks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from runtime.errors import AdapterError
+from runtime.manifest import AdapterGraph, AdapterSite
+from runtime.processing import Array
+
+GATES = "adapter_gates"
+
+
+def factor_names(site: AdapterSite) -> tuple[str, str]:
+    """The names of a layer's A and B: inputs of the graph, and parameters in an adapter's file."""
+    return f"{site.name}.lora_A", f"{site.name}.lora_B"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """One adapter's factors by input name: float32 A [inputs, rank] and B [rank, outputs], scaling included.
+
+    `identity` is of the content, for caches of what was computed with it.
+    """
+
+    rank: int
+    factors: Mapping[str, Array]
+    identity: str
+
+
+def read_adapter(path: Path, graph: AdapterGraph) -> Adapter:
+    """Read an adapter in onnxruntime's format for the decoder of `graph`.
+
+    Raises AdapterError for a file that is none, and for one of another model.
+    """
+    from runtime.bundle import file_record
+
+    if not path.is_file():
+        raise AdapterError(f"{path}: no such file; name an adapter that `lora` with 'merge: false' wrote")
+    try:
+        stored = ort.AdapterFormat.read_adapter(str(path)).get_parameters()
+        factors = {name: np.ascontiguousarray(value.numpy(), np.float32) for name, value in stored.items()}
+    except Exception as error:  # onnxruntime raises its own classes, and RuntimeError
+        reason = str(error).splitlines()[0]
+        raise AdapterError(f"{path}: not an onnxruntime adapter ({reason}); export it again") from None
+    rank = _check(factors, graph, path)
+    return Adapter(rank, factors, file_record(path).sha256)
+
+
+def stack(adapters: Sequence[Adapter], graph: AdapterGraph) -> dict[str, Array]:
+    """The factors of `adapters` side by side, as the graph's inputs; zeros where one leaves a layer alone."""
+    inputs = {}
+    for site in graph.sites:
+        a, b = factor_names(site)
+        inputs[a] = np.concatenate(
+            [_factor(each, a, (site.inputs, each.rank)) for each in adapters], axis=1, dtype=np.float32
+        )
+        inputs[b] = np.concatenate(
+            [_factor(each, b, (each.rank, site.outputs)) for each in adapters], axis=0, dtype=np.float32
+        )
+    return {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+
+
+def gates(rows: Sequence[Adapter | None], adapters: Sequence[Adapter]) -> Array:
+    """float32 [rows, 1, sum of ranks]: 1 over the columns of a row's adapter in `stack(adapters)`."""
+    owner = np.repeat(np.arange(len(adapters)), [each.rank for each in adapters])
+    chosen = np.array([-1 if row is None else adapters.index(row) for row in rows])
+    return (owner == chosen[:, None]).astype(np.float32)[:, None, :]
+
+
+def _factor(adapter: Adapter, name: str, shape: tuple[int, int]) -> Array:
+    found = adapter.factors.get(name)
+    return np.zeros(shape, np.float32) if found is None else found
+
+
+def _check(factors: Mapping[str, Array], graph: AdapterGraph, path: Path) -> int:
+    """The adapter's one rank. Raises AdapterError where its layers are not the graph's."""
+    known = {name: site for site in graph.sites for name in factor_names(site)}
+    strange = sorted(set(factors) - set(known))
+    if strange or not factors:
+        what = f"'{strange[0]}' is no layer that this model adapts" if strange else "it holds no factors"
+        raise AdapterError(f"{path}: {what}; load it over the base that it was trained on")
+    ranks = {value.shape[name.endswith("lora_A")] for name, value in factors.items() if value.ndim == 2}
+    rank = min(ranks, default=0)
+    for name, value in factors.items():
+        site = known[name]
+        wanted = (site.inputs, rank) if name.endswith("lora_A") else (rank, site.outputs)
+        if value.shape != wanted:
+            raise AdapterError(
+                f"{path}: '{name}' is {list(value.shape)} where this model takes {list(wanted)}; "
+                "load it over the base that it was trained on"
+            )
+    return rank
