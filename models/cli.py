@@ -26,23 +26,24 @@ Seed = Annotated[int, typer.Option(help="Seed of the initial weights and of the 
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="A member of the zoo.")],
+    name: Annotated[str | None, typer.Argument(help="A member of the zoo.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Train every member.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="With --all: how many at once.")] = 1,
     full: Annotated[bool, typer.Option("--full", help="Train to completion.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Train a member of the zoo to its floor. An interrupted training goes on where it stopped."""
-    from models.zoo.member import Member
+    if (name is None) is not everything:
+        raise TrainingError("name one member of the zoo, or give --all")
+    if name is not None:
+        _train_one(name, full, seed, as_json)
+        return
+    from models.fleet import train_all
 
-    member = Member(registry.get(name), seed, full)
-    _, _, record = member.obtain()
-    shown = {"name": name, "folder": str(member.folder), **record}
-    typer.echo(json.dumps(shown) if as_json else _trained_line(shown))
-    if not record["reached_floor"]:
-        hint = "train it with --full" if member.spec.full and not full else "try another --seed"
-        raise TrainingError(
-            f"{name} did not reach its floor ({_floor(record)}); the weights are kept; {hint}"
-        )
+    failed = train_all(registry.names(), jobs, _options(full, seed, as_json))
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(registry.names())} did not train: {', '.join(failed)}")
 
 
 @app.command()
@@ -58,6 +59,25 @@ def zoo(
         return
     details = _details(registry.get(name), seed)
     typer.echo(json.dumps(details)) if as_json else _print_details(details)
+
+
+def _train_one(name: str, full: bool, seed: int, as_json: bool) -> None:
+    from models.zoo.member import Member
+
+    member = Member(registry.get(name), seed, full)
+    _, _, record = member.obtain()
+    shown = {"name": name, "folder": str(member.folder), **record}
+    typer.echo(json.dumps(shown) if as_json else _trained_line(shown))
+    if not record["reached_floor"]:
+        hint = "train it with --full" if member.spec.full and not full else "try another --seed"
+        raise TrainingError(
+            f"{name} did not reach its floor ({_floor(record)}); the weights are kept; {hint}"
+        )
+
+
+def _options(full: bool, seed: int, as_json: bool) -> list[str]:
+    """The same options, as one member's own command takes them."""
+    return [*(["--full"] if full else []), "--seed", str(seed), *(["--json"] if as_json else [])]
 
 
 def _row(spec: ModelSpec, seed: int) -> dict[str, Any]:
@@ -86,7 +106,14 @@ def _details(spec: ModelSpec, seed: int) -> dict[str, Any]:
         "config": dict(spec.config),
         "full_floor": spec.full_floor,
     }
-    return _row(spec, seed) | about | recipes | {"trained": shown}
+    return _row(spec, seed) | about | recipes | {"trained": shown} | _sample(spec, seed)
+
+
+def _sample(spec: ModelSpec, seed: int) -> dict[str, Any]:
+    """The layers, and what the member answers to one held-out example once it is trained."""
+    from models.zoo.sample import architecture, sample
+
+    return {"architecture": architecture(spec), "sample": sample(spec, seed)}
 
 
 def _records(spec: ModelSpec, seed: int) -> dict[str, dict[str, Any]]:
@@ -115,7 +142,15 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 def _print_details(details: Mapping[str, Any]) -> None:
     import yaml
 
-    typer.echo(yaml.safe_dump(json.loads(json.dumps(details)), sort_keys=False), nl=False)
+    class Dumper(yaml.SafeDumper):
+        """Text of several lines stands as it is."""
+
+    def write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+    Dumper.add_representer(str, write_text)
+    plain = json.loads(json.dumps(details))
+    typer.echo(yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True), nl=False)
 
 
 def _trained_line(record: Mapping[str, Any]) -> str:

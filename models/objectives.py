@@ -25,5 +25,8 @@ def forward(module: nn.Module, batch: Batch) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the targets that are scored; logits [..., classes], targets [...]."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
+    """Mean over the targets that are scored; logits [..., classes], targets [...] or, where they are
+    probabilities (mixup makes such), [..., classes].
+    """
+    wanted = targets.flatten(0, -2) if targets.is_floating_point() else targets.flatten()
+    return F.cross_entropy(logits.flatten(0, -2).float(), wanted)

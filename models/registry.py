@@ -1,7 +1,7 @@
 """The zoo's register: what each member is, learns from and must reach. Importing it loads no torch.
 
-It builds and trains nothing: `sources.zoo` does. A member is declared in `models/zoo/__init__.py`, and its
-network lives in the module that `build` names, imported only when the member is wanted.
+It builds and trains nothing: `models.zoo.member` does. A member is declared in its family's file under
+`models/zoo/catalog/`, and its network lives in the module that `build` names, imported only when wanted.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,8 @@ class TrainingRecipe:
     `sequence_lengths` are (from this fraction on, tokens) pairs: a step sees the same tokens, cut into rows
     of that length. `max_seconds` shortens the schedule on a slow machine. `evaluate_every` (steps) and
     `patience` (evaluations) stop early. `threads` None is torch's own choice; a small network is faster on
-    one, and its weights then do not depend on the number of cores.
+    one, and its weights then do not depend on the number of cores. `augment` names functions of
+    `models.augmentation`, applied to each batch in turn.
     """
 
     steps: int
@@ -41,6 +42,19 @@ class TrainingRecipe:
     max_seconds: float | None = None
     sequence_lengths: tuple[tuple[float, int], ...] = ()
     threads: int | None = None
+    augment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """A training before the member's own, on the same training split.
+
+    `pretext` ("module:function") takes the fresh module, the data set and the seed, and returns a module that
+    holds it (with whatever heads the pretext needs) and the objective to train that by.
+    """
+
+    pretext: str
+    training: TrainingRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +65,9 @@ class ModelSpec:
     `floor` is what the trained member must reach on the validation split: a figure of `metric`, or the name
     of a baseline ("bigram", "trigram") computed on the same split. `full` is the recipe of `--full`, where
     the short one does not already train to completion. `initialise` ("module:function") takes the fresh
-    module and the training split, for weights that start from the data's statistics.
+    module and the training split, for weights that start from the data's statistics. `objective`
+    ("module:function", (module, batch) -> loss) replaces the task's own. `tiny` overrides `config` for the
+    smallest network of the same design, which no one trains: it is what tests build and export in a second.
     """
 
     name: str
@@ -65,7 +81,11 @@ class ModelSpec:
     parameters: int
     source: str
     initialise: str | None = None
+    objective: str | None = None
+    pretraining: Pretraining | None = None
+    outputs: tuple[str, ...] = ("logits",)
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    tiny: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     full: TrainingRecipe | None = None
     full_floor: float | str | None = None
 

@@ -12,6 +12,7 @@ from PIL.Image import Image
 from tokenizers import Tokenizer
 
 from runtime import processing as proc
+from runtime.answers import Run, answer
 from runtime.bundle import Bundle
 from runtime.errors import InputError
 from runtime.manifest import FeedForwardGraph, ImageProcessing, Manifest, TensorSpec, TextProcessing
@@ -45,8 +46,9 @@ class TensorModel:
         As the bundle's processing says, an item is an image (or its encoded bytes), a text, or one
         example's tensor.
         """
-        inputs = self._encode(items)
-        return self._decode(self.run(inputs), inputs)
+        inputs, about = self._encode(items), self.manifest
+        outputs = self.run(inputs)
+        return answer(Run(about.task, about.processing, about.labels, inputs, outputs, self._tokenizer))
 
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty."""
@@ -60,9 +62,10 @@ class TensorModel:
             _check_tensor(inputs[name], spec, axes)
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
+    def _tokenizer(self) -> Tokenizer | None:
         processing = self.manifest.processing
-        assert isinstance(processing, TextProcessing)
+        if not isinstance(processing, TextProcessing):
+            return None
         return proc.load_tokenizer(self.bundle.file(processing.tokenizer))
 
     def _encode(self, items: Sequence[Any]) -> dict[str, Array]:
@@ -71,23 +74,12 @@ class TensorModel:
         if isinstance(processing, ImageProcessing):
             return {names[0]: proc.preprocess_images(items, processing)}
         if isinstance(processing, TextProcessing):
+            assert self._tokenizer is not None
             encoded = proc.encode_texts(self._tokenizer, items, processing)
             return {name: encoded[name] for name in names}
         if not len(items):
             raise InputError("the batch is empty; send at least one tensor")
         return {names[0]: np.stack([np.asarray(item) for item in items])}
-
-    def _decode(self, outputs: Mapping[str, Array], inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
-        first = outputs[self._outputs[0]]
-        processing, task, labels = self.manifest.processing, self.manifest.task, self.manifest.labels
-        if task in ("image-classification", "text-classification"):
-            return proc.classify(first, labels)
-        if isinstance(processing, TextProcessing) and task == "embedding":
-            vectors = proc.pool(first, inputs["attention_mask"], processing)
-            return [{"embedding": vector.tolist()} for vector in vectors]
-        if task == "token-classification":
-            return proc.tag_tokens(first, inputs, self._tokenizer, labels)
-        return [{name: outputs[name][row].tolist() for name in self._outputs} for row in range(len(first))]
 
 
 def _check_tensor(tensor: Array, spec: TensorSpec, axes: dict[str, int]) -> None:

@@ -1,9 +1,18 @@
 """`zoo:NAME`: a member of the zoo, trained on first use. `models.zoo.member` trains and caches."""
 
-from models.datasets import View
-from models.registry import get
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from models.datasets import Dataset, View
+from models.registry import ModelSpec, get
 from models.sources.source import SourceModel, attach
 from models.zoo.member import Member
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def fingerprint(name: str, seed: int, full: bool) -> str:
@@ -15,18 +24,28 @@ def load(name: str, data: str | None, seed: int, full: bool) -> SourceModel:
     """The member `name`, with its own data set, or seeing `data` instead."""
     spec = get(name)
     module, own, record = Member(spec, seed, full).obtain()
+    source = as_source(spec, module, own, {key: value for key, value in record.items() if key != "curve"})
+    if data is None:
+        return source
     view = View(spec.task, own.processing, own.files.get("tokenizer.json"), own.labels)
+    return replace(source, dataset=attach(data, view, source.reference))
+
+
+def as_source(
+    spec: ModelSpec, module: nn.Module, dataset: Dataset, details: Mapping[str, Any]
+) -> SourceModel:
+    """A network of `spec`, trained or not, as compression and export take it."""
     return SourceModel(
         name=spec.name,
-        reference=f"zoo:{name}",
+        reference=f"zoo:{spec.name}",
         task=spec.task,
-        processing=own.processing,
-        labels=own.labels,
+        processing=dataset.processing,
+        labels=dataset.labels,
         module=module,
         graph=None,
-        input_names=tuple(own.validation.inputs),
-        output_names=("logits",),
-        dataset=attach(data, view, f"zoo:{name}") if data else own,
-        files=own.files,
-        details={key: value for key, value in record.items() if key != "curve"},
+        input_names=tuple(dataset.validation.inputs),
+        output_names=spec.outputs,
+        dataset=dataset,
+        files=dataset.files,
+        details=details,
     )

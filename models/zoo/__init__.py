@@ -1,69 +1,9 @@
-"""The zoo's members, declared. Networks live in the modules that `build` names and load when wanted.
+"""The zoo: networks (one file a family or paper), and the catalogue that declares its members.
 
-Adding a member is a network in a module beside this one and a `register` here; nothing else changes.
+Importing this registers every member and loads no torch. Adding one is a network beside this file and a
+`register` in its family's file of `models/zoo/catalog/`; nothing else changes.
 """
 
-from dataclasses import replace
-from types import MappingProxyType
+from models.zoo.catalog import convolutional, decoders
 
-from models.registry import ModelSpec, TrainingRecipe, register
-
-# Tokens a step: 4 windows of 256, cut into rows of 128 at first. The embedding's entries are near 1, the
-# head's far below (see `models.zoo.initialisation`), and the rates go with that.
-_GPT_MINI = TrainingRecipe(
-    steps=560,
-    batch_size=4,
-    learning_rate=5e-3,
-    rates=(("embed_tokens", 1e-2), ("lm_head", 2e-3), ("norm", 1e-2)),
-    weight_decay=0.0,
-    warmup=0.03,
-    sequence_lengths=((0.0, 128), (0.6, 256)),
-)
-
-register(
-    ModelSpec(
-        name="lenet5",
-        family="convolutional",
-        task="image-classification",
-        build="models.zoo.convolutional:lenet5",
-        dataset="digits",
-        metric="accuracy",
-        floor=0.97,
-        training=TrainingRecipe(steps=300, batch_size=64, learning_rate=8e-3, threads=1),
-        parameters=61_706,
-        source="LeCun et al., Gradient-based learning applied to document recognition, 1998",
-    )
-)
-
-register(
-    ModelSpec(
-        name="gpt-mini",
-        family="decoder",
-        task="text-generation",
-        build="models.zoo.decoders:llama",
-        initialise="models.zoo.initialisation:bigram_llama",
-        dataset="stdlib",
-        metric="perplexity",
-        floor="bigram",
-        full_floor="trigram",
-        training=replace(_GPT_MINI, steps=480, max_seconds=140.0),
-        full=replace(_GPT_MINI, steps=3600, max_seconds=960.0),
-        parameters=4_163_328,
-        source="Touvron et al., LLaMA: open and efficient foundation language models, arXiv:2302.13971, 2023",
-        config=MappingProxyType(
-            {
-                "vocab_size": 4096,
-                "hidden_size": 256,
-                "intermediate_size": 640,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 4,
-                "num_key_value_heads": 2,
-                "max_position_embeddings": 256,
-                "tie_word_embeddings": False,
-                "bos_token_id": 0,
-                "eos_token_id": 0,
-                "use_cache": False,
-            }
-        ),
-    )
-)
+__all__ = ["convolutional", "decoders"]

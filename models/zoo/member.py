@@ -20,15 +20,24 @@ from filelock import FileLock, Timeout
 
 from models.datasets import Dataset, dataset_fingerprint, load_dataset
 from models.errors import SourceError, StorageError
-from models.registry import ModelSpec
+from models.registry import ModelSpec, TrainingRecipe
 from models.storage import code_digest, digest, file_digest, home, versions, write_atomically
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.training import Objective, TrainingResult
+
 WEIGHTS, RECORD, CHECKPOINT = "model.safetensors", "training.json", "checkpoint.safetensors"
+PRETRAINING = "pretraining.safetensors"
 EVALUATION_BATCH = 16
-_CODE = ("models.batches", "models.objectives", "models.optimizers", "models.training")
+_CODE = (
+    "models.augmentation",
+    "models.batches",
+    "models.objectives",
+    "models.optimizers",
+    "models.training",
+)
 _LIBRARIES = ("numpy", "torch", "transformers")
 
 
@@ -44,8 +53,10 @@ class Member:
     def fingerprint(self) -> str:
         """sha256 over everything the weights depend on, the machine aside."""
         spec = self.spec
-        modules = [place.partition(":")[0] for place in (spec.build, spec.initialise) if place]
-        settings = (spec.recipe(self.full), dict(spec.config), spec.build, spec.initialise, self.seed)
+        pretext = spec.pretraining.pretext if spec.pretraining else None
+        places = (spec.build, spec.initialise, spec.objective, pretext)
+        modules = [place.partition(":")[0] for place in places if place]
+        settings = (spec.recipe(self.full), spec.pretraining, dict(spec.config), places, self.seed)
         parts = (code_digest([*_CODE, *modules]), repr(settings), repr(versions(_LIBRARIES)))
         return digest(*parts, dataset_fingerprint(spec.dataset))
 
@@ -109,31 +120,29 @@ def fresh(spec: ModelSpec, dataset: Dataset, seed: int) -> nn.Module:
     return module
 
 
+def objective_of(spec: ModelSpec) -> Objective:
+    """What `spec` is trained by: its own objective, else its task's."""
+    from models.objectives import objective_for
+
+    if spec.objective is None:
+        return objective_for(spec.task)
+    own: Objective = _function(spec.objective)
+    return own
+
+
 def _train(member: Member, dataset: Dataset) -> None:
     from safetensors.torch import save
 
-    from models.batches import shuffled_batches
-    from models.objectives import objective_for
-    from models.progress import training_bar
-    from models.training import train
-
     spec, recipe, folder = member.spec, member.spec.recipe(member.full), member.folder
     module = fresh(spec, dataset, member.seed)
-    with training_bar(f"training {spec.name}") as report:
-        result = train(
-            module,
-            shuffled_batches(dataset.train, recipe, member.seed),
-            objective_for(spec.task),
-            recipe,
-            seed=member.seed,
-            checkpoint=folder / CHECKPOINT,
-            report=report,
-        )
+    pretrained = _pretrain(member, module, dataset) if spec.pretraining else None
+    result = _run(member, "training", module, objective_of(spec), recipe, dataset, folder / CHECKPOINT)
     write_atomically(
         folder / WEIGHTS, save({name: value.clone() for name, value in module.state_dict().items()})
     )
     record = {
         "recipe": asdict(recipe),
+        "pretraining": asdict(pretrained) if pretrained else None,
         "seed": member.seed,
         **asdict(result),
         **_judged(member, module, dataset),
@@ -142,14 +151,43 @@ def _train(member: Member, dataset: Dataset) -> None:
     write_atomically(folder / RECORD, json.dumps(record, indent=2).encode())
 
 
+def _pretrain(member: Member, module: nn.Module, dataset: Dataset) -> TrainingResult:
+    """Train `module` by its pretext, in place. What that adds to the module is dropped afterwards."""
+    pretraining = member.spec.pretraining
+    assert pretraining is not None
+    whole, objective = _function(pretraining.pretext)(module, dataset, member.seed)
+    path = member.folder / PRETRAINING
+    return _run(member, "pretraining", whole, objective, pretraining.training, dataset, path)
+
+
+def _run(
+    member: Member,
+    what: str,
+    module: nn.Module,
+    objective: Objective,
+    recipe: TrainingRecipe,
+    dataset: Dataset,
+    checkpoint: Path,
+) -> TrainingResult:
+    from models.batches import shuffled_batches
+    from models.progress import training_bar
+    from models.training import train
+
+    batches = shuffled_batches(dataset.train, recipe, member.seed)
+    with training_bar(f"{what} {member.spec.name}") as report:
+        return train(
+            module, batches, objective, recipe, seed=member.seed, checkpoint=checkpoint, report=report
+        )
+
+
 def _judged(member: Member, module: nn.Module, dataset: Dataset) -> dict[str, Any]:
     """The metric on the validation split, beside the floor and the baselines it is compared with."""
     from models.evaluation import evaluate, torch_predict
     from models.ngram import baselines
 
     spec, floor = member.spec, member.spec.floor_of(member.full)
-    predict = torch_predict(module, tuple(dataset.validation.inputs), ("logits",))
-    evaluation = evaluate(predict, dataset.validation, spec.metric, EVALUATION_BATCH)
+    predict = torch_predict(module, tuple(dataset.validation.inputs), spec.outputs)
+    evaluation = evaluate(predict, dataset.validation, spec.metric, EVALUATION_BATCH, dataset.processing)
     figures = baselines(dataset) if isinstance(floor, str) else {}
     wanted = figures[floor] if isinstance(floor, str) else floor
     value = evaluation.value()
