@@ -78,12 +78,17 @@ class TextProcessing(Frozen):
 
 
 class GenerationProcessing(Frozen):
-    """A prompt becomes tokens, and generation ends at any of `eos_ids`."""
+    """A prompt becomes tokens, and generation ends at any of `eos_ids`.
+
+    `chat_template` is Jinja that sets its own special tokens. One that is absent is absent from the hash
+    too, so that bundles made before there was such a field stay whole.
+    """
 
     kind: Literal["generation"] = "generation"
     tokenizer: FileName = "tokenizer.json"
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
+    chat_template: str | None = Field(default=None, exclude_if=lambda template: template is None)
 
 
 Processing = Annotated[

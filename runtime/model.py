@@ -1,11 +1,13 @@
 """A bundle, loaded: the door of this package. `load_model(Bundle.open(path))` is all a caller needs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from llguidance import LLTokenizer
 
 from runtime.bundle import Bundle
+from runtime.chat import ChatTemplate
 from runtime.constraint import grammar_tokenizer
 from runtime.decoder import Decoder, score
 from runtime.errors import InputError
@@ -46,6 +48,19 @@ class TextModel:
     def grammar_tokenizer(self) -> LLTokenizer:
         """The tokenizer that a `runtime.constraint.Constraint` is made with; the first use builds it."""
         return grammar_tokenizer(self.tokenizer, self._processing.eos_ids)
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        """How a conversation becomes a prompt. Raises InputError for a template that cannot be read."""
+        return ChatTemplate(self._processing.chat_template)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """A conversation's tokens, up to where the assistant is to speak. Raises InputError."""
+        text = self.chat_template.render(messages)
+        if self._processing.chat_template is None:
+            return self.encode(text)
+        # A model's own template writes its beginning-of-text token itself.
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def scheduler(self, slots: int = 8) -> Scheduler:
         """A scheduler with KV buffers of its own for `slots` sequences at once."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 # What a hub id is asked for; never pickles, never code.
-PATTERNS = ("*.json", "*.safetensors", "*/config.json")
+PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*/config.json")
 # A window of a text-generation split; longer ones cost memory and change little.
 WINDOW = 256
 

@@ -34,6 +34,8 @@ _IMAGE_KEYS = {
 NO_LIMIT = 1_000_000
 _LENGTH_KEYS = {"tokenizer_config.json": "model_max_length", "sentence_bert_config.json": "max_seq_length"}
 DEFAULT_LENGTH = 512
+# What a chat template may name.
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def read_json(path: Path) -> Any:
@@ -90,7 +92,29 @@ def generation_processing(folder: Path, config: Json, tokenizer: Path) -> Genera
     return GenerationProcessing(
         bos_id=first if first == stored.get("bos_token_id") else None,
         eos_ids=() if ends is None else tuple(ends) if isinstance(ends, list) else (ends,),
+        chat_template=chat_template(folder),
     )
+
+
+def chat_template(folder: Path) -> str | None:
+    """The tokenizer's chat template, from whichever file has it, with its special tokens written in front."""
+    path = folder / "tokenizer_config.json"
+    config = read_json(path) if path.is_file() else {}
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        template = {each["name"]: each["template"] for each in template}.get("default")
+    if (folder / "chat_template.jinja").is_file():
+        template = (folder / "chat_template.jinja").read_text("utf-8")
+    if not template:
+        return None
+    tokens = {name: _content(config.get(name)) for name in _SPECIAL_TOKENS if name in template}
+    # JSON's strings are Jinja's.
+    return "".join(f"{{% set {name} = {json.dumps(token)} %}}" for name, token in tokens.items()) + template
+
+
+def _content(token: Any) -> str:
+    """A special token's text; a newer tokenizer_config.json has it in an object."""
+    return str(token["content"] if isinstance(token, dict) else token or "")
 
 
 def _pooling(folder: Path) -> tuple[Literal["mean", "cls"], bool]:

@@ -1,0 +1,72 @@
+"""A conversation as one prompt, by the model's own chat template: Jinja, as Hugging Face tokenizers have it.
+
+The template comes with the bundle, so it is rendered in Jinja's sandbox: it sees the messages and no more.
+It does not tokenize. A model without a template gets a plain one, which a model that was never trained to
+chat continues most naturally.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from runtime.errors import InputError
+
+PLAIN = """\
+{% for message in messages %}
+{{ message.role }}: {{ message.content }}
+{% endfor %}
+{% if add_generation_prompt %}
+assistant:
+{%- endif %}"""
+# Where a model that goes on with the plain template's dialogue would speak for the user.
+PLAIN_STOP = ("\nuser:", "\nsystem:")
+
+
+class ChatTemplate:
+    """Compiled once. Raises InputError for a template that Jinja cannot read."""
+
+    def __init__(self, source: str | None) -> None:
+        self.stop = () if source else PLAIN_STOP
+        try:
+            self._template = _compile(source or PLAIN)
+        except TemplateError as error:
+            raise InputError(
+                f"the model's chat template is not readable ({error}); send a plain prompt instead"
+            ) from None
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
+        """The prompt for `messages` ({"role", "content"} each), ending where the assistant is to speak.
+
+        Raises InputError where the template refuses the conversation, as many refuse a role or an order.
+        """
+        try:
+            return self._template.render(messages=messages, add_generation_prompt=add_generation_prompt)
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(f"the model's chat template refuses these messages: {error}") from None
+
+
+def _compile(source: str) -> Template:
+    """As transformers does it: the same whitespace rules, filters and globals."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    return environment.from_string(source)
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any) -> str:
+    # Jinja's own filter escapes for HTML.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _now(format: str) -> str:
+    return datetime.now().strftime(format)
