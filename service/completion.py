@@ -4,10 +4,10 @@ It knows stop strings and how an answer ends, and nothing of any dialect's JSON.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtime.sampling import SamplingParams
-from runtime.scheduler import FinishReason, TokenEvent
+from runtime.scheduler import FinishReason, Request, TokenEvent, TokenLogprob
 from runtime.text import TextStream
 from service.engine import Engine
 from service.generation import Generation
@@ -16,27 +16,34 @@ from service.pool import Pool
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that one event adds to the answer to prompt `index`; `tokens` is 1, or 0 for the end alone."""
+    """What one event adds to the answer to request `index`; `tokens` is 1, or 0 for the end alone."""
 
     index: int
     text: str
     tokens: int
     finish_reason: FinishReason | None
+    logprob: TokenLogprob | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(slots=True)
 class Answer:
-    """A whole answer to one prompt."""
+    """A whole answer to one request."""
 
     text: str = ""
     tokens: int = 0
     finish_reason: FinishReason | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    cached_tokens: int = 0
 
     def add(self, piece: Piece) -> None:
         """Append the next piece."""
         self.text += piece.text
         self.tokens += piece.tokens
         self.finish_reason = piece.finish_reason
+        self.cached_tokens += piece.cached_tokens
+        if piece.logprob:
+            self.logprobs.append(piece.logprob)
 
 
 async def encode(pool: Pool, engine: Engine, prompts: Sequence[str | list[int]]) -> list[list[int]]:
@@ -48,12 +55,17 @@ async def encode(pool: Pool, engine: Engine, prompts: Sequence[str | list[int]])
     return await pool.run(work)
 
 
+def requests(prompts: Sequence[list[int]], params: SamplingParams) -> list[Request]:
+    """One plain request for each prompt; the engine gives them their ids."""
+    return [Request("", prompt, params) for prompt in prompts]
+
+
 async def complete(
-    engine: Engine, prompts: Sequence[list[int]], params: SamplingParams, stop: Sequence[str] = ()
+    engine: Engine, asked: Sequence[Request], stop: Sequence[str] = ()
 ) -> AsyncGenerator[Piece, None]:
-    """Continue the prompts side by side, piece by piece. Closing the generator frees their slots."""
-    streams = [engine.model.text_stream(stop) for _ in prompts]
-    async with Generation(engine, prompts, params) as generation:
+    """Answer the requests side by side, piece by piece. Closing the generator frees their slots."""
+    streams = [engine.model.text_stream(stop) for _ in asked]
+    async with Generation(engine, asked) as generation:
         async for index, event in generation:
             piece = _piece(index, event, streams[index])
             if piece.finish_reason and not event.finish_reason:
@@ -61,9 +73,15 @@ async def complete(
             yield piece
 
 
-async def answers(pieces: AsyncGenerator[Piece, None], prompts: int) -> list[Answer]:
-    """The whole answers, one for each prompt."""
-    whole = [Answer() for _ in range(prompts)]
+async def unanswered(count: int) -> AsyncGenerator[Piece, None]:
+    """Answers of no tokens, for requests that want none."""
+    for index in range(count):
+        yield Piece(index, "", 0, "length")
+
+
+async def answers(pieces: AsyncGenerator[Piece, None], count: int) -> list[Answer]:
+    """The whole answers, one for each request."""
+    whole = [Answer() for _ in range(count)]
     async for piece in pieces:
         whole[piece.index].add(piece)
     return whole
@@ -72,8 +90,9 @@ async def answers(pieces: AsyncGenerator[Piece, None], prompts: int) -> list[Ans
 def _piece(index: int, event: TokenEvent, stream: TextStream) -> Piece:
     tokens = 0 if event.token_id is None else 1
     text = "" if event.token_id is None else stream.push(event.token_id)
+    reason = event.finish_reason
     if stream.stopped:
-        return Piece(index, text, tokens, "stop")
-    if event.finish_reason:
+        reason = "stop"
+    elif reason:
         text += stream.flush()
-    return Piece(index, text, tokens, event.finish_reason)
+    return Piece(index, text, tokens, reason, event.logprob, event.cached_tokens)

@@ -10,13 +10,13 @@ import logging
 import queue
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from threading import Thread
 
 from runtime.errors import InputError, ModelpressError
 from runtime.manifest import Manifest
 from runtime.model import TextModel
-from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler, TokenEvent
 from service import metrics
 from service.errors import ModelFailed, TooBusy
@@ -58,17 +58,20 @@ class Engine:
         self._commands.put(None)
         await asyncio.to_thread(self._thread.join, STOP_SECONDS)
 
-    def admit(self, prompts: Sequence[list[int]], params: SamplingParams, mailbox: Mailbox) -> list[str]:
-        """Queue the prompts, all or none; their ids. Raises TooBusy, or InputError for more than ever fit."""
+    def admit(self, requests: Sequence[Request], mailbox: Mailbox) -> list[str]:
+        """Queue the requests, all or none, under ids of the engine's own: these.
+
+        Raises TooBusy, or InputError for more than ever fit.
+        """
         if self.failed:
             raise ModelFailed(f"{self.manifest.tag} is out of order; restart the server")
-        if len(prompts) > self.limit:
-            raise InputError(f"{len(prompts)} prompts in one request; send at most {self.limit}")
-        if len(self._mailboxes) + len(prompts) > self.limit:
+        if len(requests) > self.limit:
+            raise InputError(f"{len(requests)} prompts in one request; send at most {self.limit}")
+        if len(self._mailboxes) + len(requests) > self.limit:
             raise TooBusy(
                 f"{self.manifest.tag} has {len(self._mailboxes)} prompts in hand; try again in a moment"
             )
-        return [self._add(Request(str(next(self._ids)), prompt, params), mailbox) for prompt in prompts]
+        return [self._add(replace(request, id=str(next(self._ids))), mailbox) for request in requests]
 
     def forget(self, request_id: str, *, finished: bool) -> None:
         """Take no more events for a request, and free its slot if it still has one."""

@@ -17,7 +17,7 @@ class EventStream:
     `first` has been drawn from `events` already: closing a generator that never ran would do nothing.
     """
 
-    def __init__(self, first: str, events: AsyncGenerator[str, None]) -> None:
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None]) -> None:
         self._first, self._events = first, events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,12 +27,12 @@ class EventStream:
             )
             await response(scope, receive, send)
 
-    async def _frames(self) -> AsyncGenerator[str, None]:
+    async def _frames(self) -> AsyncGenerator[bytes, None]:
         yield _frame(self._first)
         async for event in self._events:
             yield _frame(event)
-        yield _frame("[DONE]")
+        yield _frame(b"[DONE]")
 
 
-def _frame(data: str) -> str:
-    return f"data: {data}\n\n"
+def _frame(data: bytes) -> bytes:
+    return b"data: %b\n\n" % data

@@ -1,12 +1,11 @@
-"""One request's share of an engine: the tokens of its prompts, and its hold on their slots."""
+"""One HTTP request's share of an engine: the tokens of its prompts, and its hold on their slots."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from runtime.sampling import SamplingParams
-from runtime.scheduler import TokenEvent
+from runtime.scheduler import Request, TokenEvent
 from service import metrics
 from service.engine import Engine, Mailbox
 
@@ -19,19 +18,20 @@ class Generation:
     """
 
     engine: Engine
-    prompts: Sequence[list[int]]
-    params: SamplingParams
+    requests: Sequence[Request]
     _mailbox: Mailbox = field(default_factory=asyncio.Queue)
     _live: dict[str, int] = field(default_factory=dict)
     _silent: set[str] = field(default_factory=set)
     _started: float = 0.0
 
     async def __aenter__(self) -> "Generation":
-        ids = self.engine.admit(self.prompts, self.params, self._mailbox)
+        ids = self.engine.admit(self.requests, self._mailbox)
         self._live = {request_id: index for index, request_id in enumerate(ids)}
         self._silent = set(ids)
         self._started = perf_counter()
-        metrics.PROMPT_TOKENS.labels(self.engine.manifest.tag).inc(sum(map(len, self.prompts)))
+        metrics.PROMPT_TOKENS.labels(self.engine.manifest.tag).inc(
+            sum(len(request.prompt) for request in self.requests)
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -21,7 +21,7 @@ from runtime.sampling import SamplingParams
 from service import natural, store
 from service.app import create_app
 from service.catalog import Catalog
-from service.completion import answers, complete, encode
+from service.completion import answers, complete, encode, requests
 from service.disconnect import while_connected
 from service.errors import BodyTooLarge
 from service.middleware.body_limit import BodyLimitMiddleware
@@ -144,7 +144,8 @@ class ModelPress:
         engine = app.state.catalog.text(model)
         ctx.request.state.model = engine.manifest.tag
         prompts = await encode(app.state.catalog.pool, engine, [prompt])
-        pieces = complete(engine, prompts, SamplingParams(max_tokens, temperature), stop or ())
+        asked = requests(prompts, SamplingParams(max_tokens, temperature))
+        pieces = complete(engine, asked, stop or ())
         (answer,) = await while_connected(ctx.request.receive, answers(pieces, 1))
         return Generated(
             text=answer.text,

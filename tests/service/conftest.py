@@ -36,6 +36,12 @@ FORBIDDEN = ("torch", "transformers", "onnx", "sklearn")
 CONTEXT = 16_384
 WIDTH, HEADS = 32, 2
 EOS = 256
+CHAT_TEMPLATE = """\
+{% for message in messages %}
+{% if message.content == 'refuse me' %}{{ raise_exception('not that') }}{% endif %}
+<{{ message.role }}>{{ message.content }}
+{%- endfor %}
+{% if add_generation_prompt %}<assistant>{% endif %}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +176,8 @@ def write_chatter(target: Path, name: str = "chatter") -> Bundle:
     """A one-layer decoder over bytes with random weights: it says printable ASCII and never stops."""
     rng = np.random.default_rng(0)
 
-    def weight(label: str, *shape: int) -> onnx.TensorProto:
-        return numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), label)
+    def weight(label: str, *shape: int, scale: float = 1.0) -> onnx.TensorProto:
+        return numpy_helper.from_array(rng.normal(size=shape, scale=scale).astype(np.float32), label)
 
     tokenizer = byte_tokenizer()
     bias = np.full(EOS + 1, -1e9, np.float32)
@@ -217,7 +223,8 @@ def write_chatter(target: Path, name: str = "chatter") -> Bundle:
             weight("embedding", EOS + 1, WIDTH),
             weight("positions", 64, WIDTH),
             *(weight(f"{part}_weight", WIDTH, WIDTH) for part in "qkv"),
-            weight("head", WIDTH, EOS + 1),
+            # Small enough that draws differ.
+            weight("head", WIDTH, EOS + 1, scale=0.05),
             numpy_helper.from_array(bias, "bias"),
             numpy_helper.from_array(np.array(64), "period"),
         ],
@@ -230,7 +237,7 @@ def write_chatter(target: Path, name: str = "chatter") -> Bundle:
             inputs=(TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")),),
             outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "kept", EOS + 1)),),
         ),
-        processing=GenerationProcessing(eos_ids=(EOS,)),
+        processing=GenerationProcessing(eos_ids=(EOS,), chat_template=CHAT_TEMPLATE),
         graph=DecoderGraph(
             layers=(KVLayer(heads=HEADS, head_dim=WIDTH // HEADS),),
             vocab_size=EOS + 1,

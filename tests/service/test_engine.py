@@ -14,6 +14,7 @@ from runtime.errors import InputError, PromptTooLong
 from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Scheduler, TokenEvent
+from service.completion import requests
 from service.engine import Engine
 from service.errors import ModelFailed, TooBusy
 from service.generation import Generation
@@ -83,7 +84,7 @@ def gauge(name: str) -> float | None:
 
 
 async def tokens(engine: Engine, prompt: list[int], params: SamplingParams = GREEDY) -> list[int | None]:
-    async with Generation(engine, [prompt], params) as generation:
+    async with Generation(engine, requests([prompt], params)) as generation:
         return [event.token_id async for _, event in generation]
 
 
@@ -103,7 +104,7 @@ def test_more_requests_than_slots_all_get_their_own_tokens(model):
 
 def test_a_full_queue_refuses_and_recovers(model):
     async def test(engine: Engine) -> None:
-        async with Generation(engine, [[1]] * 4, LONG):
+        async with Generation(engine, requests([[1]] * 4, LONG)):
             with pytest.raises(TooBusy, match="try again"):
                 await tokens(engine, [1])
         assert len(await tokens(engine, [1])) == 6
@@ -114,7 +115,7 @@ def test_a_full_queue_refuses_and_recovers(model):
 def test_a_batch_that_never_fits_is_the_clients_mistake(model):
     async def test(engine: Engine) -> None:
         with pytest.raises(InputError, match="at most 4"):
-            async with Generation(engine, [[1]] * 5, GREEDY):
+            async with Generation(engine, requests([[1]] * 5, GREEDY)):
                 pass
 
     run(model, test)
@@ -135,7 +136,7 @@ def test_leaving_frees_the_slots_after_the_step_that_is_running(model):
     stepped = Stepped(model)
 
     async def test(engine: Engine) -> None:
-        async with Generation(engine, [[1], [2], [3]], LONG) as generation:
+        async with Generation(engine, requests([[1], [2], [3]], LONG)) as generation:
             stepped.gate.release()
             await anext(generation)
             assert stepped.running == 1
@@ -150,7 +151,7 @@ def test_leaving_frees_the_slots_after_the_step_that_is_running(model):
 def test_a_dropped_prompt_leaves_the_others_alone(model):
     async def test(engine: Engine) -> None:
         events: list[tuple[int, TokenEvent]] = []
-        async with Generation(engine, [[1], [2]], GREEDY) as generation:
+        async with Generation(engine, requests([[1], [2]], GREEDY)) as generation:
             async for index, event in generation:
                 if index == 0:
                     generation.drop(0)

@@ -1,0 +1,115 @@
+"""`/v1/chat/completions`: a conversation, continued by the assistant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from starlette.requests import Request
+from starlette.types import ASGIApp
+from tokenizers import Tokenizer
+
+from runtime.sampling import MAX_LOGPROBS
+from runtime.scheduler import Request as Asked
+from runtime.scheduler import TokenLogprob
+from service.body import Body, parse
+from service.completion import Answer, Piece, complete
+from service.engine import Engine
+from service.openai.logprobs import chat_logprobs
+from service.openai.reply import Reply, respond
+from service.openai.sampling import SamplingBody
+
+
+class TextPart(Body):
+    """A part of a message. Images and sounds are not understood."""
+
+    type: Literal["text"]
+    text: str
+
+
+def _parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class Message(Body):
+    """One turn. `developer` is what OpenAI now calls `system`."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[list[TextPart], BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])]
+    name: str = ""
+
+    def plain(self) -> dict[str, str]:
+        """The turn as templates expect it."""
+        content = "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+
+
+class ChatBody(SamplingBody):
+    """The body of `/v1/chat/completions`. Without `max_tokens` an answer may fill the context."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: bool = False
+    top_logprobs: int = Field(default=0, ge=0, le=MAX_LOGPROBS)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ChatBody":
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs goes with 'logprobs': true")
+        return self
+
+    def room(self, engine: Engine, prompt: list[int]) -> int:
+        """How many tokens the answer may have."""
+        asked = self.max_completion_tokens or self.max_tokens
+        return asked or max(1, engine.model.graph.context_length - len(prompt))
+
+
+@dataclass(slots=True)
+class ChatChoices:
+    """`choices` of `/v1/chat/completions`."""
+
+    tokenizer: Tokenizer
+    logprobs: bool
+    prefix = "chatcmpl"
+    whole_object, chunk_object = "chat.completion", "chat.completion.chunk"
+    _begun: set[int] = field(default_factory=set)
+
+    def whole(self, index: int, answer: Answer) -> dict[str, Any]:
+        """One choice, whole."""
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
+        return self._choice(index, "message", message, answer.logprobs, answer.finish_reason)
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """One choice of one event; the first of each says the role."""
+        delta = {"content": piece.text}
+        if piece.index not in self._begun:
+            self._begun.add(piece.index)
+            delta = {"role": "assistant", **delta}
+        scored = [piece.logprob] if piece.logprob else []
+        return self._choice(piece.index, "delta", delta, scored, piece.finish_reason)
+
+    def _choice(
+        self, index: int, key: str, said: Any, scored: Sequence[TokenLogprob], finish_reason: str | None
+    ) -> dict[str, Any]:
+        logprobs = chat_logprobs(self.tokenizer, scored) if self.logprobs else None
+        return {"index": index, key: said, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+async def chat_completions(request: Request) -> ASGIApp:
+    """`POST /v1/chat/completions`."""
+    catalog, body = request.app.state.catalog, parse(await request.body(), ChatBody)
+    engine = catalog.text(body.model)
+    request.state.model = engine.manifest.tag
+    asked = await catalog.pool.run(_prepare, engine, body)
+    choices = ChatChoices(engine.model.tokenizer, body.logprobs)
+    reply = Reply(request.state.request_id, engine.manifest, choices, len(asked[0].prompt), body.n)
+    pieces = complete(engine, asked, [*body.stop, *engine.model.chat_template.stop])
+    return await respond(request, body, reply, pieces, body.n)
+
+
+def _prepare(engine: Engine, body: ChatBody) -> list[Asked]:
+    """Render, tokenize and compile grammars: all in a thread."""
+    prompt = engine.model.encode_chat([message.plain() for message in body.messages])
+    top = body.top_logprobs if body.logprobs else None
+    return body.draw(engine, prompt, body.room(engine, prompt), top)

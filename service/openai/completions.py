@@ -1,0 +1,142 @@
+"""`/v1/completions`: a prompt, continued."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field, PlainValidator, model_validator
+from starlette.requests import Request
+from starlette.types import ASGIApp
+from tokenizers import Tokenizer
+
+from runtime.sampling import MAX_LOGPROBS
+from runtime.scheduler import Request as Asked
+from runtime.scheduler import TokenLogprob
+from runtime.scoring import prompt_logprobs
+from service.body import parse
+from service.completion import Answer, Piece, complete, unanswered
+from service.engine import Engine
+from service.openai.logprobs import completion_logprobs
+from service.openai.reply import Reply, respond
+from service.openai.sampling import SamplingBody
+
+
+def _prompts(value: Any) -> list[str | list[int]]:
+    """OpenAI's four kinds of prompt as two: some texts, or some lists of tokens."""
+    if isinstance(value, str) or _is_list_of(value, int):
+        return [value]
+    if _is_list_of(value, str) or (
+        _is_list_of(value, list) and all(_is_list_of(part, int) for part in value)
+    ):
+        return list(value)
+    raise ValueError("send a text, some texts, a list of tokens, or some lists of tokens, none of them empty")
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is kind for item in value)
+
+
+Prompts = Annotated[
+    list[str | list[int]],
+    PlainValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
+]
+
+
+class CompletionBody(SamplingBody):
+    """The body of `/v1/completions`. `max_tokens` 0 goes with `echo`: the prompt, scored."""
+
+    prompt: Prompts
+    max_tokens: int = Field(default=16, ge=0)
+    echo: bool = False
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    best_of: int | None = None
+    suffix: None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> "CompletionBody":
+        if self.best_of not in (None, self.n):
+            raise ValueError("best_of other than n is not supported; leave it out")
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens is 0; ask for at least 1, or for 'echo'")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A prompt to be repeated before its answers, and its log-probabilities where they are asked for."""
+
+    text: str = ""
+    logprobs: Sequence[TokenLogprob] = ()
+
+
+@dataclass(slots=True)
+class CompletionChoices:
+    """`choices` of `/v1/completions`; `echoes[i]` goes before the answers to prompt i."""
+
+    tokenizer: Tokenizer
+    echoes: Sequence[Echo]
+    per_prompt: int
+    logprobs: bool
+    prefix = "cmpl"
+    whole_object = chunk_object = "text_completion"
+    _offsets: dict[int, int] = field(default_factory=dict)
+
+    def whole(self, index: int, answer: Answer) -> dict[str, Any]:
+        """One choice, whole."""
+        return self._choice(index, answer.text, answer.logprobs, answer.finish_reason)
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """One choice of one event."""
+        return self._choice(
+            piece.index, piece.text, [piece.logprob] if piece.logprob else [], piece.finish_reason
+        )
+
+    def _choice(
+        self, index: int, text: str, scored: Sequence[TokenLogprob], finish_reason: str | None
+    ) -> dict[str, Any]:
+        if index not in self._offsets:
+            echo = self.echoes[index // self.per_prompt]
+            text, scored = echo.text + text, [*echo.logprobs, *scored]
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": self._logprobs(index, scored),
+            "finish_reason": finish_reason,
+        }
+
+    def _logprobs(self, index: int, scored: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+        offset = self._offsets.setdefault(index, 0)
+        if not self.logprobs:
+            return None
+        lists, self._offsets[index] = completion_logprobs(self.tokenizer, scored, offset)
+        return lists
+
+
+async def completions(request: Request) -> ASGIApp:
+    """`POST /v1/completions`."""
+    catalog, body = request.app.state.catalog, parse(await request.body(), CompletionBody)
+    engine = catalog.text(body.model)
+    request.state.model = engine.manifest.tag
+    prompts, asked, echoes = await catalog.pool.run(_prepare, engine, body)
+    choices = CompletionChoices(engine.model.tokenizer, echoes, body.n, body.logprobs is not None)
+    count = len(prompts) * body.n
+    pieces = complete(engine, asked, body.stop) if asked else unanswered(count)
+    tokens = sum(map(len, prompts))
+    reply = Reply(request.state.request_id, engine.manifest, choices, tokens, body.n)
+    return await respond(request, body, reply, pieces, count)
+
+
+def _prepare(engine: Engine, body: CompletionBody) -> tuple[list[list[int]], list[Asked], list[Echo]]:
+    """Tokenize, compile grammars, and score what is to be echoed with log-probabilities: all in a thread."""
+    model, limit = engine.model, body.max_tokens
+    prompts = [model.encode(each) if isinstance(each, str) else each for each in body.prompt]
+    asked = [each for prompt in prompts if limit for each in body.draw(engine, prompt, limit, body.logprobs)]
+    echoes = [_echo(engine, body, given, prompt) for given, prompt in zip(body.prompt, prompts, strict=True)]
+    return prompts, asked, echoes
+
+
+def _echo(engine: Engine, body: CompletionBody, given: str | list[int], prompt: list[int]) -> Echo:
+    if not body.echo:
+        return Echo()
+    text = given if isinstance(given, str) else engine.model.tokenizer.decode(given)
+    return Echo(text, [] if body.logprobs is None else prompt_logprobs(engine.model, prompt, body.logprobs))

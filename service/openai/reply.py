@@ -1,0 +1,112 @@
+"""What completions and chat answer with: one object, or chunks of it as events, and what was used."""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Scope
+
+from runtime.errors import ModelpressError
+from runtime.manifest import Manifest
+from service.completion import Answer, Piece, answers
+from service.disconnect import while_connected
+from service.event_stream import EventStream
+from service.json_response import JsonResponse, dumps
+from service.openai.sampling import SamplingBody
+from service.problem import problem_body
+
+
+class Choices(Protocol):
+    """A dialect's `choices`, and the names of its objects."""
+
+    prefix: str
+    whole_object: str
+    chunk_object: str
+
+    def whole(self, index: int, answer: Answer) -> dict[str, Any]:
+        """One choice of an answer that does not stream."""
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """One choice of one event of a stream."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """One request's objects: whole, or chunk by chunk. `per_prompt` answers are drawn to each prompt."""
+
+    request_id: str
+    manifest: Manifest
+    choices: Choices
+    prompt_tokens: int
+    per_prompt: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, given: Sequence[Answer]) -> dict[str, Any]:
+        """The answer to a request that does not stream."""
+        self.completion_tokens = sum(answer.tokens for answer in given)
+        # As for the prompt's tokens: each prompt counts once, however many answers to it are drawn.
+        self.cached_tokens = sum(answer.cached_tokens for answer in given[:: self.per_prompt])
+        choices = [self.choices.whole(index, answer) for index, answer in enumerate(given)]
+        return self._object(self.choices.whole_object, choices) | {"usage": self._usage()}
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """One event of a stream."""
+        self.completion_tokens += piece.tokens
+        self.cached_tokens += 0 if piece.index % self.per_prompt else piece.cached_tokens
+        return self._object(self.choices.chunk_object, [self.choices.chunk(piece)])
+
+    def last(self) -> dict[str, Any]:
+        """The event that closes a stream with its usage."""
+        return self._object(self.choices.chunk_object, []) | {"usage": self._usage()}
+
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+
+    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": f"{self.choices.prefix}-{self.request_id}",
+            "object": kind,
+            "created": self.created,
+            "model": self.manifest.tag,
+            "system_fingerprint": self.manifest.version,
+            "choices": choices,
+        }
+
+
+async def respond(
+    request: Request, body: SamplingBody, reply: Reply, pieces: AsyncGenerator[Piece, None], count: int
+) -> ASGIApp:
+    """The `count` answers that `pieces` make up: whole, or as a stream where the body asks for one."""
+    if not body.stream:
+        return JsonResponse(reply.whole(await while_connected(request.receive, answers(pieces, count))))
+    events = _events(request.scope, reply, pieces, body.stream_options.include_usage)
+    # The first event is awaited here, so that a refusal is a status and not an event.
+    return EventStream(await while_connected(request.receive, anext(events)), events)
+
+
+async def _events(
+    scope: Scope, reply: Reply, pieces: AsyncGenerator[Piece, None], include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    # A client that asks for the usage gets the key in every chunk, as OpenAI does it.
+    more = {"usage": None} if include_usage else {}
+    async with aclosing(pieces):
+        yield dumps(reply.chunk(await anext(pieces)) | more)
+        try:
+            async for piece in pieces:
+                yield dumps(reply.chunk(piece) | more)
+        except ModelpressError as error:
+            # The status is sent already: an error event is all that can be said.
+            yield dumps(problem_body(scope, error))
+            return
+        if include_usage:
+            yield dumps(reply.last())

@@ -1,0 +1,119 @@
+"""The fields that completions and chat have in common: how to draw, when to stop, in which form to answer."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from runtime.constraint import Constraint
+from runtime.sampling import MAX_BIAS, SamplingParams
+from runtime.scheduler import Request
+from service.body import Body
+from service.engine import Engine
+
+MAX_CHOICES = 128
+MAX_STOPS = 4
+# JSON's keys are texts.
+TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class StreamOptions(Body):
+    """`include_usage`: a last chunk without choices says what was used."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = Field(default=False, description="Taken, and without effect.")
+
+
+class JsonSchema(Body):
+    """The schema that the answer is to follow; it always is followed, `strict` or not."""
+
+    name: str
+    description: str = ""
+    json_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    strict: bool = False
+
+
+class ResponseFormat(Body):
+    """`json_object` is any JSON object, `json_schema` one that follows `json_schema.schema`."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "ResponseFormat":
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("'json_schema' goes with type 'json_schema', and only with it")
+        return self
+
+    def constraint(self, engine: Engine) -> Constraint | None:
+        """A fresh constraint on one answer. Raises InputError for a schema that cannot be compiled."""
+        if self.type == "text":
+            return None
+        schema = self.json_schema.json_schema if self.json_schema else None
+        return Constraint.json_schema(schema, engine.model.grammar_tokenizer)
+
+
+class SamplingBody(Body):
+    """A request for generated text, without its prompt."""
+
+    model: str
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]] = Field(default={})
+    seed: int | None = Field(default=None, ge=0)
+    stop: Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_listed)] = Field(default=[])
+    stop_token_ids: list[int] = Field(default=[])
+    ignore_eos: bool = False
+    n: int = Field(default=1, ge=1, le=MAX_CHOICES)
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    response_format: ResponseFormat = ResponseFormat(type="text")
+    adapter: str | None = Field(default=None, description="A LoRA adapter of the model, by its name.")
+    # These do not change the answer of a server that keeps nothing.
+    user: str = ""
+    metadata: dict[str, str] = Field(default={})
+    store: bool = False
+    service_tier: str = ""
+    safety_identifier: str = ""
+    prompt_cache_key: str = ""
+
+    def draw(self, engine: Engine, prompt: list[int], max_tokens: int, logprobs: int | None) -> list[Request]:
+        """The `n` requests for one prompt: the seed counts up, so that the answers differ.
+
+        Compiles the grammar of `response_format`: call it in a thread. Raises InputError.
+        """
+        return [
+            Request(
+                "",
+                prompt,
+                self._params(max_tokens, logprobs, choice),
+                constraint=self.response_format.constraint(engine),
+                adapter=self.adapter,
+            )
+            for choice in range(self.n)
+        ]
+
+    def _params(self, max_tokens: int, logprobs: int | None, choice: int) -> SamplingParams:
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias={int(token): bias for token, bias in self.logit_bias.items()},
+            stop_token_ids=tuple(self.stop_token_ids),
+            seed=None if self.seed is None else self.seed + choice,
+            logprobs=logprobs,
+            ignore_eos=self.ignore_eos,
+        )
