@@ -1,9 +1,10 @@
-"""A decoder over slot KV buffers: prefill a prompt once, then one token a step for every active slot.
+"""A decoder over slot KV buffers: a prompt chunk by chunk, then one token a step for every active slot.
 
-Slot `i` is row `i` of one buffer per layer, so the active slots must be the first ones (`move` keeps them
-dense). The graph's past and present are bound to the same memory: GroupQueryAttention writes new keys and
-values in place and nothing is copied. It does not choose tokens and does not know of requests.
-The trade-off: every slot reserves memory for the whole context, for a layout with no indirection.
+The slots that decode together must be the first ones (`move` and `swap` keep them so). The graph's past and
+present are bound to the same memory: GroupQueryAttention writes new keys and values in place and nothing is
+copied. It does not choose tokens and does not know of requests.
+onnxruntime's CPU kernel appends several tokens to one row at a time, or one token to each of several rows:
+hence a call of its own for each prompt's chunk, and drafts verified for one sequence only.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from runtime.errors import CapacityError, PromptTooLong
+from runtime.kv_cache import KVCache
 from runtime.manifest import DecoderGraph
 from runtime.processing import Array
 
@@ -28,33 +30,42 @@ def cache_names(layers: int, when: str) -> list[str]:
 
 
 class Decoder:
-    """KV buffers for `slots` sequences over one session. One thread at a time may use it."""
+    """A KV cache for `slots` sequences over one session. One thread at a time may use it.
 
-    def __init__(self, session: ort.InferenceSession, graph: DecoderGraph, slots: int) -> None:
+    `kv_tokens` is how many tokens all slots together may hold (default: all the context in every slot);
+    whoever calls keeps to it.
+    """
+
+    def __init__(
+        self, session: ort.InferenceSession, graph: DecoderGraph, slots: int, kv_tokens: int | None = None
+    ) -> None:
         self.graph = graph
         self.slots = slots
-        self.lengths = np.zeros(slots, np.int64)
+        self.cache = KVCache(graph, slots, kv_tokens)
+        # The LoRA adapter that each slot's sequence runs with; None is the model itself.
+        self.adapters: list[str | None] = [None] * slots
         self._session = session
-        self._cache = new_cache(graph, slots, graph.context_length)
         self._steps: dict[int, _Step] = {}
 
-    def prefill(self, slot: int, tokens: Array) -> Array:
+    @property
+    def lengths(self) -> Array:
+        """How many tokens each slot's cache holds, int64 [slots]."""
+        return self.cache.lengths
+
+    def prefill(self, slot: int, tokens: Array, adapter: str | None = None) -> Array:
         """Append `tokens` [length] to a slot's cache; logits [vocabulary] after the last one.
 
         Raises CapacityError for a slot that does not exist, PromptTooLong where the context is full.
         """
-        if not 0 <= slot < self.slots:
-            raise CapacityError(f"slot {slot} of {self.slots} does not exist; start with more slots")
-        start, count = int(self.lengths[slot]), len(tokens)
-        self._check_room(start + count)
-        rows = [buffer[slot : slot + 1] for buffer in self._cache]
-        step = _Step(self._session, self.graph, rows, count, 1)
-        step.input_ids[:] = tokens
-        step.position_ids[:] = np.arange(start, start + count)
-        step.logit_positions[:] = count - 1
-        logits: Array = step.run(np.array([start + count]))[0, 0].copy()
-        self.lengths[slot] += count
-        return logits
+        self.adapters[slot : slot + 1] = [adapter]
+        return self._append(slot, tokens, kept=1)[0].copy()
+
+    def verify(self, slot: int, tokens: Array) -> Array:
+        """Append `tokens` [length] to a slot's cache; logits [length, vocabulary] after each of them.
+
+        Raises what `prefill` raises.
+        """
+        return self._append(slot, tokens, kept=len(tokens))
 
     def decode(self, tokens: Array) -> Array:
         """Append `tokens[i]` to slot i, for the first len(tokens) slots; logits [slots, vocabulary].
@@ -62,28 +73,49 @@ class Decoder:
         The array is reused by the next call: copy what must last.
         """
         batch = len(tokens)
-        self._check_room(int(self.lengths[:batch].max()) + 1)
+        lengths = self.cache.lengths[:batch]
+        self._check_room(int(lengths.max()) + 1)
         step = self._decode_step(batch)
         step.input_ids[:, 0] = tokens
-        step.position_ids[:, 0] = self.lengths[:batch]
-        self.lengths[:batch] += 1
-        return step.run(self.lengths[:batch])[:, 0]
+        step.position_ids[:, 0] = lengths
+        self.cache.grow(slice(batch), 1)
+        return step.run(lengths)[:, 0]
+
+    def rewind(self, slot: int, length: int) -> None:
+        """Forget all but the first `length` tokens of a slot."""
+        self.cache.lengths[slot] = length
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot's cache over another's, so that the active slots stay dense at the front."""
-        length = int(self.lengths[source])
-        for buffer in self._cache:
-            buffer[target, :, :length] = buffer[source, :, :length]
-        self.lengths[target] = length
+        self.cache.copy(source, target)
+        self.adapters[target] = self.adapters[source]
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two slots."""
+        self.cache.swap(one, other)
+        self.adapters[one], self.adapters[other] = self.adapters[other], self.adapters[one]
 
     def release(self, slot: int) -> None:
         """Forget a slot's tokens; its memory is reused by the next prefill."""
-        self.lengths[slot] = 0
+        self.rewind(slot, 0)
+        self.adapters[slot] = None
+
+    def _append(self, slot: int, tokens: Array, kept: int) -> Array:
+        if not 0 <= slot < self.slots:
+            raise CapacityError(f"slot {slot} of {self.slots} does not exist; start with more slots")
+        start, count = int(self.cache.lengths[slot]), len(tokens)
+        self._check_room(start + count)
+        step = _Step(self._session, self.graph, self.cache.rows(slot, 1), count, kept)
+        step.input_ids[:] = tokens
+        step.position_ids[:] = np.arange(start, start + count)
+        step.logit_positions[:] = np.arange(count - kept, count)
+        self.cache.grow(slice(slot, slot + 1), count)
+        return step.run(self.cache.lengths[slot : slot + 1])[0]
 
     def _decode_step(self, batch: int) -> "_Step":
         # Shapes and addresses depend on the batch size alone, so each size is bound once.
         if batch not in self._steps:
-            self._steps[batch] = _Step(self._session, self.graph, [b[:batch] for b in self._cache], 1, 1)
+            self._steps[batch] = _Step(self._session, self.graph, self.cache.rows(0, batch), 1, 1)
         return self._steps[batch]
 
     def _check_room(self, length: int) -> None:

@@ -10,14 +10,22 @@ from runtime.bundle import Bundle
 from runtime.chat import ChatTemplate
 from runtime.constraint import grammar_tokenizer
 from runtime.decoder import Decoder, score
-from runtime.errors import InputError
+from runtime.errors import CapacityError, InputError
+from runtime.kv_cache import bytes_per_token
 from runtime.manifest import DecoderGraph, GenerationProcessing, Manifest
+from runtime.memory import available_memory
+from runtime.prefix_cache import PrefixCache
 from runtime.processing import Array, load_tokenizer
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
 from runtime.session import open_session
+from runtime.speculation import DraftModel, Proposer
 from runtime.tensor import TensorModel
 from runtime.text import TextStream
+
+# Of a scheduler's memory, what running sequences may take; the rest keeps shared prefixes.
+ROWS_SHARE = 0.75
+MIN_KV_TOKENS = 16
 
 
 class TextModel:
@@ -62,9 +70,38 @@ class TextModel:
         # A model's own template writes its beginning-of-text token itself.
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def scheduler(self, slots: int = 8) -> Scheduler:
-        """A scheduler with KV buffers of its own for `slots` sequences at once."""
-        return Scheduler(Decoder(self._session, self.graph, slots), self._processing.eos_ids)
+    def scheduler(
+        self, slots: int = 8, *, memory: int | None = None, proposer: Proposer | None = None
+    ) -> Scheduler:
+        """A scheduler with a KV cache of its own for `slots` sequences at once.
+
+        `memory` bounds, in bytes, the keys and values of running sequences and of shared prefixes together
+        (default: half of what is available). `proposer` speculates: `PromptLookup()`, or another model's
+        `draft_for(this)`. Raises CapacityError where the memory holds no sequence.
+        """
+        memory = available_memory() // 2 if memory is None else memory
+        token = bytes_per_token(self.graph)
+        rows = min(slots * self.graph.context_length * token, int(ROWS_SHARE * memory))
+        if rows // token < MIN_KV_TOKENS:
+            raise CapacityError(
+                f"{memory:,} bytes of KV cache hold {rows // token} tokens of {self.manifest.tag}; "
+                f"it needs {int(MIN_KV_TOKENS * token / ROWS_SHARE):,} bytes or more"
+            )
+        return Scheduler(
+            Decoder(self._session, self.graph, slots, rows // token),
+            self._processing.eos_ids,
+            prefix_cache=PrefixCache(min(memory - rows, rows)),
+            proposer=proposer,
+        )
+
+    def draft_for(self, target: "TextModel") -> DraftModel:
+        """This model as a draft that speculates for `target`. Raises InputError where their tokens differ."""
+        if self.tokenizer.get_vocab() != target.tokenizer.get_vocab():
+            raise InputError(
+                f"{self.manifest.tag} cannot draft for {target.manifest.tag}: their tokenizers differ; "
+                "take a draft that was distilled or pruned from the same model"
+            )
+        return DraftModel(Decoder(self._session, self.graph, slots=1))
 
     def text_stream(self, stop: Sequence[str] = ()) -> TextStream:
         """A fresh detokenizer for one answer."""
@@ -74,7 +111,8 @@ class TextModel:
         self, prompt: str | list[int], params: SamplingParams, stop: Sequence[str] = ()
     ) -> Iterator[str]:
         """Continue one prompt in process, giving the text piece by piece."""
-        scheduler, stream = self.scheduler(slots=1), self.text_stream(stop)
+        scheduler = Scheduler(Decoder(self._session, self.graph, slots=1), self._processing.eos_ids)
+        stream = self.text_stream(stop)
         tokens = self.encode(prompt) if isinstance(prompt, str) else prompt
         scheduler.add(Request("", tokens, params))
         while scheduler.has_work and not stream.stopped:

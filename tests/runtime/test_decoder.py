@@ -107,9 +107,9 @@ def test_work_per_step_does_not_grow_with_the_prompt(decoder_graph: Any, prompt:
 def test_the_cache_is_updated_in_place(decoder_graph: Any) -> None:
     decoder = make(decoder_graph, 2)
     decoder.prefill(0, np.array(tokens(4)))
-    before = [buffer.copy() for buffer in decoder._cache]
+    before = [buffer.copy() for buffer in decoder.cache.buffers]
     decoder.decode(np.array([5]))
-    for old, new in zip(before, decoder._cache, strict=True):
+    for old, new in zip(before, decoder.cache.buffers, strict=True):
         changed = np.argwhere((old != new).any(axis=(1, 3)))
         assert changed.tolist() == [[0, 4]]  # row 0, place 4: nothing else was written
 

@@ -1,3 +1,6 @@
+"""The scheduler over a small real decoder. The property test at the end drives everything together."""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,98 +10,81 @@ from hypothesis import strategies as st
 
 from runtime.decoder import Decoder
 from runtime.errors import InputError, PromptTooLong
+from runtime.prefix_cache import PrefixCache
+from runtime.request import TokenEvent
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
 from runtime.session import open_session
+from runtime.speculation import DraftModel, PromptLookup, Proposer
 
 SLOTS = 3
+GREEDY = SamplingParams(max_tokens=5, temperature=0)
+Answer = tuple[list[int], str | None]
 
 
 @pytest.fixture(scope="module")
-def decoder(decoder_graph: Any) -> Decoder:
-    path, graph = decoder_graph
-    return Decoder(open_session(path, threads=1), graph, SLOTS)
+def session(decoder_graph: Any) -> Any:
+    path, _ = decoder_graph
+    return open_session(path, threads=1)
 
 
-def fresh(decoder: Decoder, eos_ids: tuple[int, ...] = ()) -> Scheduler:
-    decoder.lengths[:] = 0
-    return Scheduler(decoder, eos_ids)
+@pytest.fixture
+def decoder(session: Any, decoder_graph: Any) -> Decoder:
+    return Decoder(session, decoder_graph[1], SLOTS)
 
 
-def run(scheduler: Scheduler) -> dict[str, tuple[list[int], str | None]]:
+def small(decoder: Decoder, kv_tokens: int) -> Decoder:
+    """The same decoder with memory for fewer tokens."""
+    return Decoder(decoder._session, decoder.graph, SLOTS, kv_tokens)
+
+
+def collect(events: Sequence[TokenEvent], answers: dict[str, Answer]) -> None:
+    for event in events:
+        got, reason = answers.get(event.request_id, ([], None))
+        assert reason is None, "no event after the last"
+        kept = got if event.token_id is None else [*got, event.token_id]
+        answers[event.request_id] = (kept, event.finish_reason)
+
+
+def run(scheduler: Scheduler) -> dict[str, Answer]:
     """Step to the end: each request's tokens and finish reason."""
-    answers: dict[str, tuple[list[int], str | None]] = {}
+    answers: dict[str, Answer] = {}
     while scheduler.has_work:
-        for event in scheduler.step():
-            got, _ = answers.get(event.request_id, ([], None))
-            kept = got if event.token_id is None else [*got, event.token_id]
-            answers[event.request_id] = (kept, event.finish_reason)
+        collect(scheduler.step(), answers)
     return answers
 
 
-def alone(decoder: Decoder, request: Request) -> tuple[list[int], str | None]:
-    scheduler = fresh(decoder)
+def alone(decoder: Decoder, request: Request) -> Answer:
+    """The answer in a scheduler of its own, with the same limit."""
+    scheduler = Scheduler(Decoder(decoder._session, decoder.graph, 1, decoder.cache.tokens))
     scheduler.add(request)
     return run(scheduler)[request.id]
 
 
-@st.composite
-def requests(draw: Any) -> list[Request]:
-    count = draw(st.integers(1, 6))
-    return [
-        Request(
-            id=str(index),
-            prompt=draw(st.lists(st.integers(0, 95), min_size=1, max_size=20)),
-            params=SamplingParams(
-                max_tokens=draw(st.integers(1, 8)),
-                temperature=draw(st.sampled_from([0.0, 0.8])),
-                top_k=draw(st.sampled_from([0, 5])),
-                seed=index,
-            ),
-        )
-        for index in range(count)
-    ]
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batch=requests(), data=st.data())
-def test_every_survivor_gets_its_solo_tokens(decoder: Decoder, batch: list[Request], data: Any) -> None:
-    """Random arrivals and cancellations change nobody else's answer, and no slot is lost."""
-    arrivals = [data.draw(st.integers(0, 6), label="arrival") for _ in batch]
-    cancelled_at = {r.id: data.draw(st.none() | st.integers(0, 6), label="cancel") for r in batch}
-    scheduler = fresh(decoder)
-    answers: dict[str, list[int]] = {request.id: [] for request in batch}
-    for now in range(200):
-        for request, arrival in zip(batch, arrivals, strict=True):
-            if arrival == now:
-                scheduler.add(request)
-            if cancelled_at[request.id] == now:
-                scheduler.cancel(request.id)
-        for event in scheduler.step():
-            assert event.token_id is not None
-            answers[event.request_id].append(event.token_id)
-        assert scheduler.running <= SLOTS
-        if now > 6 and not scheduler.has_work:
-            break
-    assert not scheduler.has_work
-    assert not decoder.lengths.any()
-    for request, arrival in zip(batch, arrivals, strict=True):
-        solo, reason = alone(decoder, request)
-        cancelled = cancelled_at[request.id]
-        if cancelled is None or cancelled < arrival:
-            assert answers[request.id] == solo
-            assert reason == "length"
-        else:
-            assert answers[request.id] == solo[: len(answers[request.id])]
+def prompt(length: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(0, 96, length).tolist()
 
 
 def test_an_end_token_is_not_shown(decoder: Decoder) -> None:
     request = Request("a", [1, 2, 3], SamplingParams(max_tokens=10, temperature=0))
     greedy, _ = alone(decoder, request)
-    scheduler = fresh(decoder, eos_ids=(greedy[2],))
-    scheduler.add(request)
     first = greedy.index(greedy[2])
+    scheduler = Scheduler(decoder, eos_ids=(greedy[2],))
+    scheduler.add(request)
     assert run(scheduler)["a"] == (greedy[:first], "stop")
+
+
+def test_an_end_token_can_be_ignored_and_a_stop_token_not(decoder: Decoder) -> None:
+    greedy, _ = alone(decoder, Request("a", [1, 2, 3], GREEDY))
+    scheduler = Scheduler(decoder, eos_ids=(greedy[0],))
+    on = SamplingParams(max_tokens=5, temperature=0, ignore_eos=True)
+    stop = SamplingParams(
+        max_tokens=5, temperature=0, ignore_eos=True, stop_token_ids=(greedy[3],), logprobs=0
+    )
+    scheduler.add(Request("on", [1, 2, 3], on))
+    scheduler.add(Request("stop", [1, 2, 3], stop))
+    first = greedy.index(greedy[3])
+    assert run(scheduler) == {"on": (greedy, "length"), "stop": (greedy[:first], "stop")}
 
 
 def test_generation_ends_where_the_context_does(decoder: Decoder) -> None:
@@ -109,28 +95,245 @@ def test_generation_ends_where_the_context_does(decoder: Decoder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "error", "message"),
+    ("tokens", "params", "error", "message"),
     [
-        ([], InputError, "empty"),
-        ([1] * 64, PromptTooLong, "64 tokens and the context holds 64"),
-        ([96], InputError, "outside the vocabulary of 96"),
-        ([-1], InputError, "outside the vocabulary"),
+        ([], GREEDY, InputError, "empty"),
+        ([1] * 64, GREEDY, PromptTooLong, "64 tokens and the context holds 64"),
+        ([96], GREEDY, InputError, "outside the vocabulary of 96"),
+        ([-1], GREEDY, InputError, "outside the vocabulary"),
+        ([1], SamplingParams(logit_bias={96: 1.0}), InputError, "logit_bias is outside the vocabulary"),
     ],
 )
-def test_prompts_that_can_never_run_are_refused(
-    decoder: Decoder, prompt: list[int], error: type[Exception], message: str
+def test_requests_that_can_never_run_are_refused(
+    decoder: Decoder, tokens: list[int], params: SamplingParams, error: type[Exception], message: str
 ) -> None:
-    scheduler = fresh(decoder)
+    scheduler = Scheduler(decoder)
     with pytest.raises(error, match=message):
-        scheduler.add(Request("a", prompt, SamplingParams()))
+        scheduler.add(Request("a", tokens, params))
     assert not scheduler.has_work
 
 
-def test_one_prompt_is_prefilled_a_step_and_the_others_go_on(decoder: Decoder) -> None:
-    scheduler = fresh(decoder)
+def test_one_prompt_is_read_a_step_and_the_others_go_on(decoder: Decoder) -> None:
+    scheduler = Scheduler(decoder)
     for name in "abcd":
-        scheduler.add(Request(name, [1, 2], SamplingParams(max_tokens=5, temperature=0)))
+        scheduler.add(Request(name, [1, 2], GREEDY))
     seen = [sorted(event.request_id for event in scheduler.step()) for _ in range(3)]
     assert seen == [["a"], ["a", "b"], ["a", "b", "c"]]
     assert (scheduler.running, scheduler.waiting) == (3, 1)
     assert np.count_nonzero(decoder.lengths) == 3
+
+
+def test_a_long_prompt_stalls_nobody(decoder: Decoder) -> None:
+    """Who decodes gets a token every step, and a short prompt overtakes the long one."""
+    scheduler = Scheduler(decoder, prefill_chunk=8)
+    scheduler.add(Request("decoding", [1], SamplingParams(max_tokens=30, temperature=0)))
+    scheduler.step()
+    long = Request("long", prompt(56), GREEDY)
+    scheduler.add(long)
+    scheduler.step()
+    scheduler.add(Request("short", [1, 2], GREEDY))
+    assert {event.request_id for event in scheduler.step()} == {"decoding", "short"}
+    steps = 0
+    while not (named := [event.request_id for event in scheduler.step()]).count("long"):
+        assert "decoding" in named
+        steps += 1
+    assert steps == 5  # 56 tokens in chunks of 8, one read before the short prompt came
+    assert run(scheduler)["long"][0] == alone(decoder, long)[0][1:]
+
+
+def test_a_stream_of_short_prompts_does_not_starve_a_long_one(decoder: Decoder) -> None:
+    scheduler = Scheduler(decoder, prefill_chunk=8)
+    scheduler.add(Request("long", prompt(56), GREEDY))
+    for number in range(14):
+        scheduler.add(Request(f"short {number}", [1, 2], SamplingParams(max_tokens=1)))
+        if any(event.request_id == "long" for event in scheduler.step()):
+            return
+    pytest.fail("the long prompt got less than every other step")
+
+
+def test_lower_priority_numbers_run_first_and_equals_in_order(decoder: Decoder) -> None:
+    scheduler = Scheduler(decoder)
+    for name, priority in [("a", 1), ("b", 0), ("c", 1), ("d", -1)]:
+        scheduler.add(Request(name, [1], SamplingParams(max_tokens=1), priority))
+    order = []
+    while scheduler.has_work:
+        order += [event.request_id for event in scheduler.step()]
+    assert order == ["d", "b", "a", "c"]
+
+
+def test_the_last_in_rank_makes_room_and_comes_back(decoder: Decoder) -> None:
+    scheduler = Scheduler(small(decoder, 40))
+    params = SamplingParams(max_tokens=16, temperature=0)
+    batch = [
+        Request("a", prompt(10, 1), params),
+        Request("b", prompt(10, 2), params, -1),
+        Request("c", prompt(4, 3), params),
+    ]
+    for request in batch:
+        scheduler.add(request)
+    answers = run(scheduler)
+    assert scheduler.statistics.preemptions > 0
+    assert answers == {request.id: alone(decoder, request) for request in batch}
+
+
+def test_memory_bounds_what_may_be_asked(decoder: Decoder) -> None:
+    scheduler = Scheduler(small(decoder, 20))
+    with pytest.raises(PromptTooLong, match="the context holds 20"):
+        scheduler.add(Request("a", prompt(20), GREEDY))
+    scheduler.add(Request("b", prompt(18), GREEDY))
+    answer, reason = run(scheduler)["b"]
+    assert (len(answer), reason) == (3, "length")
+
+
+def test_a_shared_prefix_is_computed_once(decoder: Decoder) -> None:
+    scheduler = Scheduler(decoder, prefix_cache=PrefixCache(1 << 20), prefill_chunk=16)
+    first = Request("first", prompt(50), GREEDY)
+    second = Request("second", [*prompt(50)[:40], 7, 8], GREEDY)
+    scheduler.add(first)
+    answers = run(scheduler)
+    scheduler.add(second)
+    (event,) = scheduler.step()
+    assert event.cached_tokens == 32  # two whole blocks of 16
+    collect([event], answers)
+    collect([e for _ in range(4) for e in scheduler.step()], answers)
+    assert answers == {"first": alone(decoder, first), "second": alone(decoder, second)}
+    statistics = scheduler.statistics
+    assert (statistics.prefix_hit_tokens, statistics.prefix_query_tokens) == (32, 92)
+
+
+@pytest.mark.parametrize("other", [{"salt": "another tenant"}, {"adapter": "legal"}])
+def test_tenants_and_adapters_share_no_prefix(decoder: Decoder, other: dict[str, str]) -> None:
+    scheduler = Scheduler(decoder, prefix_cache=PrefixCache(1 << 20))
+    for name, scope in [("a", {}), ("b", other), ("c", other)]:
+        scheduler.add(Request(name, prompt(40), SamplingParams(max_tokens=1), **scope))
+    hits = {event.request_id: event.cached_tokens for _ in range(3) for event in scheduler.step()}
+    assert hits == {"a": 0, "b": 0, "c": 32}
+
+
+def test_several_answers_to_one_prompt_read_it_once(decoder: Decoder) -> None:
+    scheduler = Scheduler(decoder, prefix_cache=PrefixCache(1 << 20), prefill_chunk=16)
+    for seed in range(3):
+        scheduler.add(Request(str(seed), prompt(50), SamplingParams(max_tokens=2, seed=seed)))
+    run(scheduler)
+    # They read side by side, each going on from where the others are; 2 tokens are beyond the last block.
+    assert scheduler.statistics.prefix_hit_tokens == 2 * 48
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("kind", ["lookup", "draft"])
+def test_speculation_changes_no_token(decoder: Decoder, kind: str, temperature: float) -> None:
+    params = SamplingParams(max_tokens=40, temperature=temperature, seed=5)
+    request = Request("a", [5, 6, 7] * 5, params)
+    scheduler = Scheduler(decoder, proposer=proposer(decoder, kind))
+    scheduler.add(request)
+    assert run(scheduler)["a"] == alone(decoder, request)
+    statistics = scheduler.statistics
+    assert 0 <= statistics.accepted_tokens <= statistics.draft_tokens
+
+
+def test_a_perfect_draft_is_accepted(decoder: Decoder) -> None:
+    """The model as its own draft: greedy tokens are all right, so far fewer steps are needed."""
+    scheduler = Scheduler(decoder, proposer=proposer(decoder, "draft"))
+    scheduler.add(Request("a", [1, 2, 3], SamplingParams(max_tokens=12, temperature=0)))
+    steps = 0
+    while scheduler.has_work:
+        scheduler.step()
+        steps += 1
+    statistics = scheduler.statistics
+    assert statistics.accepted_tokens == statistics.draft_tokens > 0
+    assert steps < 12
+
+
+def proposer(decoder: Decoder, kind: str | None) -> Proposer | None:
+    if kind is None:
+        return None
+    return (
+        PromptLookup() if kind == "lookup" else DraftModel(Decoder(decoder._session, decoder.graph, slots=1))
+    )
+
+
+def test_a_report_is_of_the_models_own_distribution(decoder: Decoder) -> None:
+    scheduler = Scheduler(decoder)
+    params = SamplingParams(max_tokens=3, temperature=0, logprobs=2, presence_penalty=2.0)
+    scheduler.add(Request("a", [1, 2, 3], params))
+    events = [event for _ in range(3) for event in scheduler.step()]
+    logits = Decoder(decoder._session, decoder.graph, 1).prefill(0, np.array([1, 2, 3]))
+    expected = logits - np.log(np.exp(logits.astype(np.float64)).sum())
+    report = events[0].logprob
+    assert report is not None
+    assert report.token_id == events[0].token_id == report.top[0][0] == logits.argmax()
+    assert [token for token, _ in report.top] == np.argsort(-logits)[:2].tolist()
+    np.testing.assert_allclose([value for _, value in report.top], np.sort(expected)[:-3:-1], rtol=1e-4)
+
+
+@st.composite
+def requests(draw: Any) -> list[Request]:
+    count = draw(st.integers(1, 6), label="requests")
+    beginning = prompt(40, seed=1)
+    return [
+        Request(
+            id=str(index),
+            prompt=beginning[: draw(st.integers(0, 40))] + prompt(draw(st.integers(1, 10)), seed=index),
+            params=SamplingParams(
+                max_tokens=draw(st.integers(1, 12)),
+                temperature=draw(st.sampled_from([0.0, 0.8])),
+                top_k=draw(st.sampled_from([0, 5])),
+                frequency_penalty=draw(st.sampled_from([0.0, 1.0])),
+                seed=index,
+            ),
+            priority=draw(st.integers(-1, 1)),
+            salt=draw(st.sampled_from(["", "tenant"])),
+        )
+        for index in range(count)
+    ]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batch=requests(),
+    kv_tokens=st.integers(52, 3 * 64),
+    chunk=st.sampled_from([5, 16, 64]),
+    kind=st.sampled_from([None, "lookup", "draft"]),
+    prefix_blocks=st.sampled_from([None, 2, 100]),
+    data=st.data(),
+)
+def test_every_survivor_gets_its_solo_tokens(
+    decoder: Decoder,
+    batch: list[Request],
+    kv_tokens: int,
+    chunk: int,
+    kind: str | None,
+    prefix_blocks: int | None,
+    data: Any,
+) -> None:
+    """Whatever arrives, is cancelled, preempted, shared or guessed: nobody else's answer changes, no slot is
+    lost, and the KV budget is kept."""
+    arrivals = [data.draw(st.integers(0, 12), label="arrival") for _ in batch]
+    cancelled_at = {r.id: data.draw(st.none() | st.integers(0, 12), label="cancel") for r in batch}
+    crowded = small(decoder, kv_tokens)
+    prefixes = PrefixCache(prefix_blocks * 16 * 256) if prefix_blocks else None
+    scheduler = Scheduler(
+        crowded, prefix_cache=prefixes, proposer=proposer(decoder, kind), prefill_chunk=chunk
+    )
+    answers: dict[str, Answer] = {request.id: ([], None) for request in batch}
+    for now in range(400):
+        for request, arrival in zip(batch, arrivals, strict=True):
+            if arrival == now:
+                scheduler.add(request)
+            if cancelled_at[request.id] == now:
+                scheduler.cancel(request.id)
+        collect(scheduler.step(), answers)
+        assert crowded.lengths.sum() <= kv_tokens
+        assert np.count_nonzero(crowded.lengths) <= scheduler.running <= SLOTS
+        if now > 12 and not scheduler.has_work:
+            break
+    assert not scheduler.has_work
+    assert not crowded.lengths.any()
+    for request, arrival in zip(batch, arrivals, strict=True):
+        solo, reason = alone(small(decoder, kv_tokens), request)
+        answer, ended = answers[request.id]
+        cancelled = cancelled_at[request.id]
+        if cancelled is None or cancelled < arrival or ended:
+            assert (answer, ended) == (solo, reason)
+        else:
+            assert answer == solo[: len(answer)]

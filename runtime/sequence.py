@@ -1,0 +1,66 @@
+"""One request on its way: its tokens so far, and everything that must outlive a preemption.
+
+It knows when an answer ends, and nothing of slots, batches or other requests.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime.logprobs import TokenLogprob
+from runtime.penalties import TokenCounts
+from runtime.prefix_cache import PrefixKeys
+from runtime.request import FinishReason, Request, TokenEvent
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request's `tokens`: the prompt and, as it grows, the answer. The last one is not in the KV cache yet.
+
+    `arrival` orders requests of equal priority and stays when a sequence is preempted and comes back.
+    """
+
+    request: Request
+    arrival: int
+    rng: np.random.Generator = field(init=False)
+    counts: TokenCounts = field(init=False)
+    keys: PrefixKeys = field(init=False)
+    tokens: list[int] = field(init=False)
+    cached_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.request.params.seed)
+        self.counts = TokenCounts.of(self.request.prompt)
+        self.keys = PrefixKeys(self.request.salt, self.request.adapter)
+        self.tokens = list(self.request.prompt)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Lower runs first and is preempted last."""
+        return self.request.priority, self.arrival
+
+    @property
+    def answer_length(self) -> int:
+        """How many tokens have been generated."""
+        return len(self.tokens) - len(self.request.prompt)
+
+    def extend(
+        self, token: int, logprob: TokenLogprob | None, eos_ids: Collection[int], limit: int
+    ) -> TokenEvent:
+        """Take the token that was chosen. `limit` is how many tokens a sequence may have in the cache."""
+        cached = 0 if self.answer_length else self.cached_tokens
+        params = self.request.params
+        if token in params.stop_token_ids or (token in eos_ids and not params.ignore_eos):
+            return TokenEvent(self.request.id, None, "stop", None, cached)
+        self.tokens.append(token)
+        self.counts.note(token)
+        return TokenEvent(self.request.id, token, self._finish_reason(token, limit), logprob, cached)
+
+    def _finish_reason(self, token: int, limit: int) -> FinishReason | None:
+        if constraint := self.request.constraint:
+            constraint.advance(token)
+            if constraint.is_complete:
+                return "stop"
+        full = self.answer_length >= self.request.params.max_tokens or len(self.tokens) > limit
+        return "length" if full else None

@@ -1,0 +1,151 @@
+"""Speculative decoding: something cheap proposes the next tokens, the model checks them all in one call.
+
+A proposed token is kept only where the model, sampling as it would have anyway, chooses the same one; so
+greedy and seeded answers are those of plain decoding, whatever is proposed (the price: a sampled answer
+accepts less than by rejection sampling, Leviathan et al., 2023). Proposers know nothing of requests.
+onnxruntime's CPU kernel checks several tokens of one row only, so this is for one running sequence, where a
+model is slowest and speculation pays most.
+"""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from runtime.decoder import Decoder
+
+# A proposal grows while all of it is accepted and shrinks to what was.
+FIRST_LENGTH, MAX_LENGTH = 4, 8
+# Of every PERIOD steps, both ways of decoding get TRIAL_STEPS; a pace is that of the last REMEMBERED_STEPS.
+PERIOD, TRIAL_STEPS, REMEMBERED_STEPS = 128, 4, 16
+
+
+class Proposer(Protocol):
+    """Guesses how tokens go on."""
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        """At most `count` tokens that may follow; none where it has no idea."""
+        ...
+
+
+class PromptLookup:
+    """What followed the last few tokens when they occurred before (Saxena, 2023, prompt lookup decoding).
+
+    It needs no model; it helps where answers repeat their prompt, as edits, summaries and code do.
+    """
+
+    def __init__(self, longest: int = 4, shortest: int = 2) -> None:
+        self._sizes = range(longest, shortest - 1, -1)
+        self._seen: dict[tuple[int, ...], int] = {}
+        self._tokens: list[int] = []
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        """The continuation of the most recent, longest match."""
+        self._index(tokens)
+        for size in self._sizes:
+            after = self._seen.get(tuple(tokens[-size:]))
+            if after is not None:
+                return list(tokens[after : after + count])
+        return []
+
+    def _index(self, tokens: Sequence[int]) -> None:
+        """Note where each n-gram ends, but for those at the very end, which nothing follows yet."""
+        known = len(self._tokens)
+        if self._tokens != list(tokens[:known]):
+            self._seen.clear()
+            known = 0
+        for end in range(max(known, 1), len(tokens)):
+            for size in self._sizes:
+                if size <= end:
+                    self._seen[tuple(tokens[end - size : end])] = end
+        self._tokens = list(tokens)
+
+
+class DraftModel:
+    """A smaller decoder with the same vocabulary, with a one-slot cache of its own. It proposes greedily."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._tokens: list[int] = []
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        """The draft's own continuation, as far as its context reaches."""
+        count = min(count, self._decoder.graph.context_length - len(tokens))
+        if count < 1:
+            return []
+        shared = _shared(self._tokens, tokens[:-1])
+        self._decoder.rewind(0, shared)
+        logits = self._decoder.prefill(0, np.asarray(tokens[shared:]))
+        proposed = [int(logits.argmax())]
+        while len(proposed) < count:
+            proposed.append(int(self._decoder.decode(np.array(proposed[-1:]))[0].argmax()))
+        self._tokens = [*tokens, *proposed[:-1]]
+        return proposed
+
+
+class Speculation:
+    """A proposer with the sense to stop: how much to propose, and whether proposing pays at all.
+
+    It compares the time per token of both ways of decoding as they happen. Each gets a few steps of every
+    period, because what pays changes with the text; the rest goes to the faster one.
+    """
+
+    def __init__(self, proposer: Proposer) -> None:
+        self.draft_tokens = 0
+        self.accepted_tokens = 0
+        self._proposer = proposer
+        self._length = FIRST_LENGTH
+        self._steps = 0
+        self._started = 0.0
+        self._speculative, self._plain = _Pace(), _Pace()
+
+    def propose(self, tokens: Sequence[int], room: int) -> list[int]:
+        """Tokens to verify, at most `room`; none where plain decoding is faster. Starts the clock."""
+        self._started = time.perf_counter()
+        count = min(self._length, room)
+        return self._proposer.propose(tokens, count) if count > 0 and self._is_worth_it() else []
+
+    def note(self, proposed: int, produced: int) -> None:
+        """Say how many tokens were proposed and how many the step produced. Stops the clock."""
+        pace = self._speculative if proposed else self._plain
+        pace.note(time.perf_counter() - self._started, produced)
+        if proposed:
+            self.draft_tokens += proposed
+            self.accepted_tokens += produced - 1
+            self._length = min(2 * self._length, MAX_LENGTH) if produced > proposed else produced
+
+    def _is_worth_it(self) -> bool:
+        turn = self._steps % PERIOD
+        self._steps += 1
+        if turn < 2 * TRIAL_STEPS:
+            return turn < TRIAL_STEPS
+        return self._speculative.seconds_per_token <= self._plain.seconds_per_token
+
+
+class _Pace:
+    """How fast the last few steps of one kind went."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, int]] = deque(maxlen=REMEMBERED_STEPS)
+
+    def note(self, seconds: float, tokens: int) -> None:
+        self._steps.append((seconds, tokens))
+
+    @property
+    def seconds_per_token(self) -> float:
+        """A median step over the mean tokens of one: a draft that reads a new prompt is an outlier."""
+        if not self._steps:
+            return 0.0
+        seconds, tokens = zip(*self._steps, strict=True)
+        return statistics.median(seconds) * len(tokens) / sum(tokens)
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common prefix."""
+    for index, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return index
+    return min(len(one), len(other))
