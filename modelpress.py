@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("models.cli", "Train a member of the zoo to its floor."),
     "zoo": ("models.cli", "List the zoo, or show one member."),
     "serve": ("service.cli", "Serve bundles over REST."),
+    "key": ("service.cli", "Make an API key for a server."),
     "loadtest": ("loadtests.cli", "Measure a deployment over HTTP."),
 }
 EXTRAS = {"torch", "transformers", "onnx", "onnxscript", "sklearn", "safetensors", "peft", "bitsandbytes"}

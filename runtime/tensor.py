@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from PIL.Image import Image
 from tokenizers import Tokenizer
 
@@ -38,7 +39,16 @@ class TensorModel:
         Raises InputError naming what does not fit.
         """
         self.check(inputs)
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+        return self.run_checked(inputs)
+
+    def run_checked(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """`run` for inputs that `check` has seen. Raises InputError for values that the graph refuses."""
+        try:
+            outputs = self._session.run(self._outputs, dict(inputs))
+        except InvalidArgument as error:  # such as a token id outside the embedding's table
+            reason = str(error).splitlines()[0].rpartition(" : ")[2]
+            raise InputError(f"{self.manifest.tag} cannot take these values: {reason[:300]}") from None
+        return dict(zip(self._outputs, outputs, strict=True))
 
     def predict(self, items: Sequence[Image | bytes | str | Array]) -> list[dict[str, Any]]:
         """Answers in the task's own words, one for each item.
@@ -46,9 +56,8 @@ class TensorModel:
         As the bundle's processing says, an item is an image (or its encoded bytes), a text, or one
         example's tensor.
         """
-        inputs, about = self._encode(items), self.manifest
-        outputs = self.run(inputs)
-        return answer(Run(about.task, about.processing, about.labels, inputs, outputs, self._tokenizer))
+        inputs = self.encode(items)
+        return self.decode(self.run(inputs), inputs)
 
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty."""
@@ -68,7 +77,8 @@ class TensorModel:
             return None
         return proc.load_tokenizer(self.bundle.file(processing.tokenizer))
 
-    def _encode(self, items: Sequence[Any]) -> dict[str, Array]:
+    def encode(self, items: Sequence[Any]) -> dict[str, Array]:
+        """Items as the graph's inputs, as the bundle's processing says. Raises InputError."""
         processing = self.manifest.processing
         names = [spec.name for spec in self.manifest.signature.inputs]
         if isinstance(processing, ImageProcessing):
@@ -80,6 +90,12 @@ class TensorModel:
         if not len(items):
             raise InputError("the batch is empty; send at least one tensor")
         return {names[0]: np.stack([np.asarray(item) for item in items])}
+
+    def decode(self, outputs: Mapping[str, Array], inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
+        """The graph's outputs as answers in the task's own words, one for each row of `inputs`."""
+        about = self.manifest
+        run = Run(about.task, about.processing, about.labels, inputs, outputs, self._tokenizer)
+        return answer(run)
 
 
 def _check_tensor(tensor: Array, spec: TensorSpec, axes: dict[str, int]) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from runtime.errors import ModelpressError
-from service import metrics, natural, open_inference, openai
+from service import admin, metrics, natural, open_inference, openai
 from service.catalog import Catalog
 from service.problem import problem_response
 
@@ -28,6 +28,7 @@ def create_app(load: Callable[[], Catalog]) -> Starlette:
         Route("/metrics", measurements),
         Route("/predict/{model}", natural.predict, methods=["POST"]),
         Route("/v2", open_inference.server),
+        Mount("/admin", routes=admin.routes),
         Mount("/v1", routes=openai.routes),
         Mount("/v2", routes=open_inference.routes),
     ]

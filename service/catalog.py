@@ -1,67 +1,115 @@
-"""The models being served, by name: loaded once, started and stopped together.
+"""The models being served: by name, version and alias; loaded, replaced and unloaded while requests come.
 
-It does not find bundles (`store.py`) and knows no dialect.
+A replacement is loaded and tried before any request sees it, then takes over from one request to the next.
+What it replaced stays until the new one has proved itself, and comes back if it breaks. What is unloaded is
+stopped after the last request that may have found it. It does not find bundles (`store.py`) and knows no
+dialect.
 """
 
-from collections.abc import Iterable
-from time import perf_counter
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.manifest import Manifest
-from runtime.model import TextModel, load_model
+from runtime.model import TextModel
 from runtime.session import available_cores
 from runtime.suggest import nearest
 from runtime.tensor import TensorModel
-from service import metrics
+from service import context, heartbeat, metrics, served, shadow, store
+from service.alias import Alias, choose, read_aliases
+from service.batcher import Batcher
 from service.engine import Engine
-from service.errors import UnknownModel
+from service.errors import InvalidRequest, ServiceError, UnknownModel
 from service.pool import Pool
+from service.served import Served
 from service.settings import Settings
+from service.traffic import Traffic
 
-Served = TensorModel | Engine
+logger = logging.getLogger("modelpress.service")
+
+# Answers that a replacement must give before what it replaced is let go.
+PROBATION = 20
+
+
+@dataclass(slots=True)
+class Entry:
+    """One name: what answers, where it was found, what it replaced, and versions that stand beside it."""
+
+    current: Served
+    reference: str
+    previous: Served | None = None
+    beside: dict[str, Served] = field(default_factory=dict)
+
+    @property
+    def models(self) -> list[Served]:
+        """Every version that is loaded, the current one first."""
+        return [self.current, *([self.previous] if self.previous else ()), *self.beside.values()]
 
 
 class Catalog:
-    """Served models by tag. Enter it as a context on the event loop that will use it."""
+    """Served models. Enter it as a context on the event loop that will use it."""
 
-    def __init__(self, models: Iterable[TensorModel | TextModel], settings: Settings) -> None:
+    def __init__(
+        self,
+        models: Iterable[TensorModel | TextModel],
+        settings: Settings,
+        traffic: Traffic | None = None,
+    ) -> None:
+        self.settings = settings
+        self.traffic = traffic or Traffic()
         self.pool = Pool(settings.threads or available_cores(), settings.queue)
-        self._models: dict[str, Served] = {}
+        self.aliases: dict[str, Alias] = {}
+        self._entries: dict[str, Entry] = {}
         self._started = False
+        self._tasks: set[asyncio.Task[None]] = set()
         for model in models:
             tag = model.manifest.tag
-            if tag in self._models:
+            if tag in self._entries:
                 raise BundleError(f"two bundles are called '{tag}'; name one of them only")
-            self._models[tag] = _served(model, settings)
+            self._entries[tag] = Entry(self._serve(model), _reference(model))
+        for name, alias in read_aliases(settings.aliases).items():
+            self.set_alias(name, alias)
 
     @classmethod
-    def load(cls, bundles: Iterable[Bundle], settings: Settings) -> "Catalog":
+    def open(cls, bundles: Iterable[Bundle], settings: Settings, traffic: Traffic | None = None) -> "Catalog":
         """Load every bundle. Raises GraphError for a graph that onnxruntime refuses."""
-        return cls((_load(bundle, settings.threads) for bundle in bundles), settings)
+        return cls((served.load(bundle, settings) for bundle in bundles), settings, traffic)
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """Everything by name, in the order it was named."""
+        return self._entries
 
     @property
     def manifests(self) -> list[Manifest]:
         """What is served, in the order it was named."""
-        return [model.manifest for model in self._models.values()]
+        return [entry.current.manifest for entry in self._entries.values()]
 
     @property
     def ready(self) -> bool:
         """Whether every model can answer: the one truth behind all readiness probes."""
-        return self._started and not any(engine.failed for engine in self._engines())
+        if not self._started or self.traffic.draining:
+            return False
+        return not any(
+            engine.failed or engine.stuck_for() > self.settings.stall for engine in self._engines()
+        )
 
     def find(self, name: str, version: str | None = None) -> Served:
-        """The model called `name` (or `name:version`). Raises UnknownModel with the nearest name."""
+        """What answers to `name`, `name:version` or an alias. Raises UnknownModel with the nearest name."""
         tag, _, tagged = name.partition(":")
         wanted = version or tagged
-        if tag not in self._models:
-            raise UnknownModel(f"no model '{name}' is served: {nearest(tag, self._models)}")
-        model = self._models[tag]
-        if wanted and wanted != model.manifest.version:
-            raise UnknownModel(f"version '{wanted}' of '{tag}' is not served: {model.manifest.version} is")
-        return model
+        alias = None if wanted else self.aliases.get(tag)
+        found = self._resolve(tag, alias) if alias else self._lookup(tag, wanted)
+        if request := context.current():
+            request.manifest = found.manifest
+            request.shadow = self._shadow(alias, found)
+        return found
 
-    def tensor(self, name: str, version: str | None = None) -> TensorModel:
+    def tensor(self, name: str, version: str | None = None) -> Batcher:
         """The feed-forward model of that name. Raises InputError for one that generates text."""
         model = self.find(name, version)
         if isinstance(model, Engine):
@@ -71,34 +119,171 @@ class Catalog:
     def text(self, name: str) -> Engine:
         """The text model of that name. Raises InputError for one that does not generate."""
         model = self.find(name)
-        if isinstance(model, TensorModel):
+        if isinstance(model, Batcher):
             raise InputError(f"'{name}' does not generate text; ask it by POST /predict/{name}")
         return model
 
+    async def load(self, name: str, *, take_over: bool = True) -> Manifest:
+        """Load a bundle of the store by its `tag` or `tag:version`, or again what is served from a folder.
+
+        It takes over from the version that is served, or stands beside it, for an alias to choose. Raises
+        BundleNotFound, BundleDamaged, GraphError or ModelFailed, and then nothing has changed.
+        """
+        entry = self._entries.get(name.partition(":")[0])
+        reference = entry.reference if entry and store.is_folder(entry.reference) else name
+        if store.is_folder(reference) and not entry:
+            raise InvalidRequest(f"'{name}' is no tag; folders are named when the server starts", "name")
+        fresh = await asyncio.to_thread(self._open, reference)
+        loaded = entry.models if entry else []
+        if fresh.manifest.version in [model.manifest.version for model in loaded]:
+            return fresh.manifest
+        fresh.start()
+        if entry and not take_over:
+            entry.beside[fresh.manifest.version] = fresh
+            fresh.health.on_change = lambda: self._judge(entry, fresh)
+        else:
+            self._install(fresh, entry, reference)
+        return fresh.manifest
+
+    async def unload(self, name: str) -> None:
+        """Serve a name, or one version of it, no more. Raises UnknownModel.
+
+        Requests that have found it are finished. The version that is current goes only with its name.
+        """
+        tag, _, version = name.partition(":")
+        model, entry = self._lookup(tag, version), self._entries[tag]
+        if version and model is entry.current:
+            raise InvalidRequest(f"'{name}' is what '{tag}' means; load another version first", "name")
+        if version:
+            entry.beside.pop(version, None)
+            entry.previous = None if entry.previous is model else entry.previous
+        else:
+            del self._entries[tag]
+        for each in [model] if version else entry.models:
+            self._retire(each)
+
+    def set_alias(self, name: str, alias: Alias) -> None:
+        """Let `name` stand for models. Raises UnknownModel, or InvalidRequest where it is taken."""
+        if name in self._entries or not name or ":" in name or "/" in name:
+            raise InvalidRequest(f"'{name}' cannot be an alias: it is a model's name, or no name", "name")
+        for model in alias.models:
+            self._named(model)
+        self.aliases[name] = alias
+
     async def __aenter__(self) -> "Catalog":
-        for engine in self._engines():
-            engine.start()
+        for model in self._all():
+            model.start()
+        self._spawn(heartbeat.watch(self._all, self.settings.stall))
+        metrics.WORKERS.set(1)
         self._started = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._started = False
-        for engine in self._engines():
-            await engine.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for model in self._all():
+            await model.stop()
         self.pool.close()
 
+    def _serve(self, model: TensorModel | TextModel) -> Served:
+        return served.serve(model, self.pool, self.settings)
+
+    def _open(self, reference: str) -> Served:
+        return self._serve(served.load(store.find(reference), self.settings))
+
+    def _install(self, fresh: Served, entry: Entry | None, reference: str) -> None:
+        tag = fresh.manifest.tag
+        if entry is None:
+            entry = self._entries[tag] = Entry(fresh, reference)
+        else:
+            if entry.previous:
+                self._retire(entry.previous)
+            entry.previous, entry.current = entry.current, fresh
+        fresh.health.on_change = lambda: self._judge(entry, fresh)
+
+    def _judge(self, entry: Entry, model: Served) -> None:
+        """After each answer of a model that came while others served: keep it, go back, or wait for more."""
+        if model.health.broken:
+            self._roll_back(entry, model)
+        elif entry.previous and entry.current is model and model.health.successes >= PROBATION:
+            old, entry.previous = entry.previous, None
+            self._retire(old)
+
+    def _roll_back(self, entry: Entry, model: Served) -> None:
+        tag, version = model.manifest.tag, model.manifest.version
+        if entry.current is model and entry.previous:
+            logger.error("%s:%s is broken; back to the version before", tag, version)
+            entry.current, entry.previous = entry.previous, None
+        elif entry.beside.pop(version, None):
+            logger.error("%s:%s is broken and no longer chosen", tag, version)
+        else:
+            return
+        metrics.ROLLBACKS.labels(tag).inc()
+        self._retire(model)
+
+    def _retire(self, model: Served) -> None:
+        """Stop a model that nobody can find any more, after the requests that may have found it."""
+
+        async def stop() -> None:
+            await self.traffic.settled()
+            await model.stop()
+
+        self._spawn(stop())
+
+    def _resolve(self, name: str, alias: Alias) -> Served:
+        chosen = self._named(choose(alias.targets, self._is_usable))
+        fallback = alias.fallback
+        if fallback and chosen.pressure > fallback.above and self._is_usable(fallback.model):
+            metrics.FALLBACKS.labels(name).inc()
+            return self._named(fallback.model)
+        return chosen
+
+    def _is_usable(self, model: str) -> bool:
+        try:
+            return not self._named(model).health.broken
+        except ServiceError:
+            return False
+
+    def _shadow(self, alias: Alias | None, found: Served) -> Batcher | None:
+        if alias is None or alias.shadow is None or not shadow.is_drawn(alias.shadow.share):
+            return None
+        with suppress(ServiceError):
+            other = self._named(alias.shadow.model)
+            # Two texts may differ after a token and both be right: only other models are compared.
+            return other if isinstance(other, Batcher) and other is not found else None
+        return None
+
+    def _named(self, name: str) -> Served:
+        tag, _, version = name.partition(":")
+        return self._lookup(tag, version)
+
+    def _lookup(self, tag: str, version: str | None) -> Served:
+        entry = self._entries.get(tag)
+        if entry is None:
+            known = nearest(tag, [*self._entries, *self.aliases])
+            raise UnknownModel(f"no model '{tag}' is served: {known}")
+        if not version:
+            return entry.current
+        for model in entry.models:
+            if model.manifest.version == version:
+                return model
+        loaded = ", ".join(model.manifest.version for model in entry.models)
+        raise UnknownModel(f"version '{version}' of '{tag}' is not served: {loaded} is")
+
+    def _all(self) -> list[Served]:
+        return [model for entry in self._entries.values() for model in entry.models]
+
     def _engines(self) -> list[Engine]:
-        return [model for model in self._models.values() if isinstance(model, Engine)]
+        return [model for model in self._all() if isinstance(model, Engine)]
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-def _load(bundle: Bundle, threads: int | None) -> TensorModel | TextModel:
-    started = perf_counter()
-    model = load_model(bundle, threads=threads)
-    metrics.MODEL_LOAD_SECONDS.labels(bundle.manifest.tag).set(perf_counter() - started)
-    return model
-
-
-def _served(model: TensorModel | TextModel, settings: Settings) -> Served:
-    if isinstance(model, TensorModel):
-        return model
-    return Engine(model, slots=settings.slots, queue_size=settings.queue)
+def _reference(model: TensorModel | TextModel) -> str:
+    bundle = getattr(model, "bundle", None)
+    return str(bundle.path) if bundle else model.manifest.tag

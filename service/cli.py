@@ -1,34 +1,24 @@
-"""`modelpress serve`: take the port, check and load the bundles, and run the BentoML service in this process.
+"""`modelpress serve` and `modelpress key`: take the port, check who may come, and serve.
 
-It is `bentoml serve` without the supervisor: one process, ready a second earlier, and the first wrong thing
-ends it with one line. More workers, containers and the rest are BentoML's: `bentoml serve`, `bentoml build`.
+Options become the environment that `settings.py` reads, so that workers and `bentoml serve` are told alike.
+`server.py` is the process that answers, `supervisor.py` keeps several of them.
 """
 
-import gc
 import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from runtime.errors import BundleNotFound, ModelpressError
-from runtime.manifest import Manifest
+from runtime.errors import ModelpressError
 from service.errors import BindFailed, ServiceError
-from service.settings import Settings
+from service.keys import SCOPES, Keyring, new_key
+from service.settings import PREFIX, Settings
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from service.catalog import Catalog
-
-# How long open streams may go on after SIGTERM.
-GRACE_SECONDS = 5
-# Longer than clients keep idle connections (aiohttp: 15 s), so that none is closed under a request.
-KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
 
 app = typer.Typer()
@@ -48,49 +38,85 @@ def serve_command(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 3000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores that one run of a model may use.")] = None,
     slots: Annotated[
         int | None, typer.Option(min=1, help="Sequences that a text model decodes at once (8).")
     ] = None,
+    aliases: Annotated[
+        Path | None, typer.Option(help="JSON file: names for models, canaries, shadows.")
+    ] = None,
+    keys: Annotated[Path | None, typer.Option(help="File of API keys, made by `modelpress key`.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM: serve https.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key, PEM.")] = None,
+    allow_public: Annotated[
+        bool, typer.Option("--allow-public", help="Answer other machines although no keys are set.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say what is served as one line of JSON.")] = False,
 ) -> None:
     """Serve bundles over REST until SIGTERM or Ctrl-C."""
+    given = {
+        "bundles": ",".join(bundles or ()),
+        "threads": threads,
+        "slots": slots,
+        "aliases": aliases,
+        "keys_file": keys,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "allow_public": allow_public or None,
+    }
     try:
-        serve(bundles or [], host=host, port=port, threads=threads, slots=slots, as_json=as_json)
+        serve(host, port, workers, given, as_json=as_json)
     except ModelpressError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 
 
-def serve(
-    bundles: Sequence[str],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 3000,
-    threads: int | None = None,
-    slots: int | None = None,
-    as_json: bool = False,
+@app.command("key")
+def key_command(
+    name: Annotated[str, typer.Argument(help="Whose key it is; logs say this name.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="infer (the default) or admin; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Keys file to append to.")] = Path("keys.txt"),
 ) -> None:
-    """Serve `bundles` in this process, from its main thread, until a signal ends it.
+    """Make an API key: its hash goes into the keys file, the key itself is shown once."""
+    try:
+        secret, line = new_key(name, scope or [SCOPES[0]])
+        _append(out, line)
+    except ModelpressError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(secret)
 
-    What is None or empty comes from the environment, as `settings.py` says. Raises BindFailed where the port
-    is taken, BundleError and GraphError for a bundle that cannot be served.
+
+def serve(host: str, port: int, workers: int, given: dict[str, Any], *, as_json: bool) -> None:
+    """Serve until a signal ends it, from the main thread. What is None or empty comes from the environment.
+
+    Raises BindFailed where the port is taken, ServiceError for what is not safe or not understood,
+    BundleError and GraphError for a bundle that cannot be served.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+        signal.signal(number, signal.SIG_DFL)
+    os.environ |= {PREFIX + name.upper(): str(value) for name, value in given.items() if value}
+    settings = Settings.from_environment()
+    _check_exposure(host, settings)
     listener = bind(host, port)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    # Nothing that is loaded now becomes garbage; looking for it takes an eighth of the start-up time.
-    gc.disable()
-    given = {name: value for name, value in (("threads", threads), ("slots", slots)) if value}
-    settings = Settings.from_environment().model_copy(update=given)
-    catalog = _load(bundles or settings.bundles, settings)
-    greeting = _greeting(url, catalog.manifests, as_json)
-    asgi = _announcing(_service(catalog), lambda: print(greeting, flush=True))
-    gc.freeze()
-    gc.enable()
-    _run(asgi, listener)
+    scheme = "https" if settings.tls_cert else "http"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+    def greet(models: Sequence[dict[str, Any]]) -> None:
+        print(_greeting(url, models, as_json), flush=True)
+
+    if workers > 1:
+        from service.supervisor import Supervisor
+
+        Supervisor(listener, workers, settings).serve(lambda line: greet(json.loads(line)))
+    else:
+        from service import server
+        from service.worker import described
+
+        server.run(listener, settings, lambda found: greet([described(each) for each in found]))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -110,85 +136,48 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _load(bundles: Sequence[str], settings: Settings) -> "Catalog":
-    from service.catalog import Catalog
-    from service.store import find_all
+def _check_exposure(host: str, settings: Settings) -> None:
+    from service.middleware.authorize import is_loopback
 
-    catalog = Catalog.load(find_all(bundles), settings)
-    if not catalog.manifests:
-        raise BundleNotFound(
-            "the model store holds no bundle; make one with `modelpress compress`, or name a folder"
+    keys = Keyring.read(settings.keys_file, settings.api_keys)
+    if not (keys or settings.allow_public or is_loopback(host)):
+        raise ServiceError(
+            f"{host} can be reached by other machines and no API keys are set; "
+            "name a file with --keys, or say --allow-public"
         )
-    return catalog
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise ServiceError("TLS wants a certificate and its key; give --tls-cert and --tls-key")
 
 
-def _service(catalog: "Catalog") -> "ASGIApp":
-    # Importing BentoML takes a second; what is wrong with a bundle has been said before.
-    from service import service
-
-    service.app.state.load = lambda: catalog
-    return service.asgi()
-
-
-def _announcing(app: "ASGIApp", announce: Callable[[], None]) -> "ASGIApp":
-    """The app, with `announce` called once its start-up is complete."""
-
-    async def announcing(scope: "Scope", receive: "Receive", send: "Send") -> None:
-        async def watch(message: "Message") -> None:
-            if message["type"] == "lifespan.startup.complete":
-                announce()
-            await send(message)
-
-        await app(scope, receive, watch if scope["type"] == "lifespan" else send)
-
-    return announcing
+def _append(path: Path, line: str) -> None:
+    try:
+        # Only its owner reads it: hashes of random keys tell nothing, names and scopes do.
+        with open(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "a") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise ServiceError(
+            f"{path}: cannot be written: {error.strerror}; choose another with --out"
+        ) from None
 
 
-def _run(app: "ASGIApp", listener: socket.socket) -> None:
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        backlog=BACKLOG,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-    )
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
-    if not server.started:
-        raise ServiceError("the server did not start; the log above says why")
-
-
-def _greeting(url: str, manifests: Sequence[Manifest], as_json: bool) -> str:
+def _greeting(url: str, models: Sequence[dict[str, Any]], as_json: bool) -> str:
     if as_json:
-        return json.dumps({"url": url, "models": [_described(manifest) for manifest in manifests]})
-    lines = [f"  {manifest.tag}  {manifest.task}  {manifest.version}" for manifest in manifests]
-    return "\n".join([f"Serving on {url}", *lines, "Try:", f"  {_example(url, manifests[0])}"])
+        return json.dumps({"url": url, "models": models})
+    lines = [f"  {model['name']}  {model['task']}  {model['version']}" for model in models]
+    return "\n".join([f"Serving on {url}", *lines, "Try:", f"  {_example(url, models[0])}"])
 
 
-def _described(manifest: Manifest) -> dict[str, Any]:
-    return {"name": manifest.tag, "version": manifest.version, "task": manifest.task}
-
-
-def _example(url: str, manifest: Manifest) -> str:
+def _example(url: str, model: dict[str, Any]) -> str:
     """A curl line that the first model answers."""
-    kind = manifest.processing.kind
+    tag, kind = model["name"], model["processing"]
     if kind == "image":
-        return f"curl {url}/predict/{manifest.tag} --data-binary @image.png"
-    path, body = f"/predict/{manifest.tag}", {"text": "What a lovely day"}
+        return f"curl {url}/predict/{tag} --data-binary @image.png"
+    path, body = f"/predict/{tag}", {"text": "What a lovely day"}
     if kind == "generation":
-        path, body = "/v1/completions", {"model": manifest.tag, "prompt": "def main("}
+        path, body = "/v1/completions", {"model": tag, "prompt": "def main("}
     if kind == "tensor":
-        return f"curl {url}/v2/models/{manifest.tag}"
+        return f"curl {url}/v2/models/{tag}"
     return f"curl {url}{path} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """Asked to stop: nothing went wrong. A running server handles the signal first and comes here last."""
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":

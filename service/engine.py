@@ -1,150 +1,234 @@
-"""A text model at work: one thread that owns the scheduler, and an async door to it.
+"""A text model at work: the async door to the thread that steps its scheduler.
 
-Commands go in by a queue; a step's events come back in one call to the event loop. The thread touches no
-asyncio object and the loop touches no scheduler. `generation.py` is what one request sees of it.
-The trade-off: a command waits for the step that is running, some milliseconds, and no lock is needed.
+It keeps who waits for which tokens, admits what can be begun in time, and replaces a thread that hangs.
+`stepper.py` is the thread, `generation.py` what one request sees of all this. Everything here belongs to
+one event loop; what the thread says arrives by `call_soon_threadsafe`.
 """
 
 import asyncio
-import logging
-import queue
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count
-from threading import Thread
+from math import inf
 
 from runtime.errors import InputError, ModelpressError
 from runtime.manifest import Manifest
 from runtime.model import TextModel
 from runtime.scheduler import Request, Scheduler, TokenEvent
-from service import metrics
-from service.errors import ModelFailed, TooBusy
-
-logger = logging.getLogger("modelpress.service")
+from service import context, metrics
+from service.errors import DeadlineExceeded, DeadlineUnmeetable, ModelFailed, TooBusy
+from service.health import Health
+from service.stepper import Stepper
 
 # A step is over in far less; a thread that outlasts this is a daemon's and ends with the process.
 STOP_SECONDS = 5.0
+# Weight of the newest answer in the mean time that an answer holds its slot.
+NEWEST = 0.2
 
-Command = Callable[[Scheduler], None]
 Mailbox = asyncio.Queue[TokenEvent | tuple[str, Exception]]
 
 
-class Engine:
-    """Runs one TextModel. The public methods belong to one event loop, `_run` and below to the thread."""
+@dataclass(slots=True)
+class _Ticket:
+    """One request in hand. Times are the loop's; `first` is that of its first token."""
 
-    def __init__(self, model: TextModel, *, slots: int, queue_size: int) -> None:
+    mailbox: Mailbox
+    prompt_tokens: int
+    timer: asyncio.TimerHandle | None = None
+    first: float | None = None
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class _Relay:
+    """Brings what one stepper says to the loop. An abandoned stepper's relay leads nowhere."""
+
+    engine: "Engine"
+    loop: asyncio.AbstractEventLoop
+    open: bool = field(default=True)
+
+    def stepped(self, events: list[TokenEvent]) -> None:
+        self._call(self.engine._deliver, events)
+
+    def lost(self) -> None:
+        self._call(self.engine._lose)
+
+    def broke(self) -> None:
+        self._call(self.engine._break)
+
+    def refuse(self, request_id: str, error: Exception) -> None:
+        self._call(self.engine._refuse, request_id, error)
+
+    def _call(self, function: Callable[..., None], *args: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self.loop.call_soon_threadsafe(self._pass_on, function, *args)
+
+    def _pass_on(self, function: Callable[..., None], *args: object) -> None:
+        if self.open:
+            function(*args)
+
+
+class Engine:
+    """Runs one TextModel for any number of requests."""
+
+    def __init__(self, model: TextModel, *, slots: int, queue_size: int, queue_tokens: int = 2**17) -> None:
         self.model = model
         self.manifest: Manifest = model.manifest
+        self.health = Health()
         self.limit = slots + queue_size
         self.failed = False
-        self._slots = slots
+        self._failed_at = 0.0
+        self._slots, self._queue_size, self._queue_tokens = slots, queue_size, queue_tokens
         self._ids = count()
-        self._mailboxes: dict[str, Mailbox] = {}
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
-        self._loop: asyncio.AbstractEventLoop
-        self._thread = Thread(target=self._run, name=f"engine {self.manifest.tag}", daemon=True)
-        self._running = metrics.KV_SLOTS_USED.labels(self.manifest.tag)
-        self._waiting = metrics.REQUESTS_WAITING.labels(self.manifest.tag)
-        self._generated = metrics.GENERATED_TOKENS.labels(self.manifest.tag)
+        self._tickets: dict[str, _Ticket] = {}
+        self._silent_tokens = 0
+        self._hold = 0.0
+        self._stepper: Stepper
+        self._relay: _Relay
+        self._generated = metrics.GENERATION_TOKENS.labels(self.manifest.tag)
 
     def start(self) -> None:
         """Start the thread. Events will be delivered on the running loop."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self.failed = False
+        self._relay = _Relay(self, asyncio.get_running_loop())
+        self._stepper = Stepper(self.model, self._slots, self._relay)
+        self._stepper.start()
 
     async def stop(self) -> None:
         """End the thread after the step that is running."""
-        self._commands.put(None)
-        await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+        self._stepper.stop()
+        await asyncio.to_thread(self._stepper.join, STOP_SECONDS)
+
+    def restart(self) -> None:
+        """Give up a thread that hangs, fail what it had, and start another with KV buffers of its own."""
+        metrics.ENGINE_RESTARTS.labels(self.manifest.tag).inc()
+        self._relay.open = False
+        self._stepper.abandon()
+        self._lose()
+        self.start()
+
+    def stuck_for(self) -> float:
+        """Seconds for which the thread has given no sign of life although it has something to do."""
+        return self._stepper.stuck_for()
+
+    def failed_for(self) -> float:
+        """Seconds since no scheduler could be made; 0 while there is one."""
+        return self._relay.loop.time() - self._failed_at if self.failed else 0.0
+
+    @property
+    def backlog(self) -> float:
+        """Seconds until a request that came now would hold a slot, going by how long the last ones did."""
+        ahead = len(self._tickets) - self._slots + 1
+        return max(0, ahead) * self._hold / self._slots
+
+    @property
+    def pressure(self) -> float:
+        """How full the queue is, from 0 to 1."""
+        return max(0, len(self._tickets) - self._slots) / max(1, self._queue_size)
 
     def admit(self, requests: Sequence[Request], mailbox: Mailbox) -> list[str]:
         """Queue the requests, all or none, under ids of the engine's own: these.
 
-        Raises TooBusy, or InputError for more than ever fit.
+        Raises TooBusy, DeadlineUnmeetable, or InputError for more than ever fit.
         """
         if self.failed:
             raise ModelFailed(f"{self.manifest.tag} is out of order; restart the server")
-        if len(requests) > self.limit:
-            raise InputError(f"{len(requests)} prompts in one request; send at most {self.limit}")
-        if len(self._mailboxes) + len(requests) > self.limit:
-            raise TooBusy(
-                f"{self.manifest.tag} has {len(self._mailboxes)} prompts in hand; try again in a moment"
+        self._check_room(len(requests), sum(len(request.prompt) for request in requests))
+        deadline, loop = context.deadline(), asyncio.get_running_loop()
+        if loop.time() + self.backlog > deadline:
+            metrics.REJECTIONS.labels("deadline").inc()
+            raise DeadlineUnmeetable(
+                f"{self.manifest.tag} would begin in {self.backlog:.1f} s, too late for this request; "
+                "allow more time or try again later",
+                self.backlog,
             )
-        return [self._add(replace(request, id=str(next(self._ids))), mailbox) for request in requests]
+        return [self._add(replace(each, id=str(next(self._ids))), mailbox, deadline) for each in requests]
 
     def forget(self, request_id: str, *, finished: bool) -> None:
         """Take no more events for a request, and free its slot if it still has one."""
-        del self._mailboxes[request_id]
+        ticket = self._tickets.pop(request_id)
+        if ticket.timer:
+            ticket.timer.cancel()
+        if ticket.first is None:
+            self._silent_tokens -= ticket.prompt_tokens
         if not finished:
-            self._commands.put(lambda scheduler: scheduler.cancel(request_id))
+            metrics.CANCELLATIONS.labels(self.manifest.tag).inc()
+            self._stepper.submit(lambda scheduler: scheduler.cancel(request_id))
 
-    def _add(self, request: Request, mailbox: Mailbox) -> str:
-        self._mailboxes[request.id] = mailbox
+    def _check_room(self, prompts: int, tokens: int) -> None:
+        tag, in_hand = self.manifest.tag, len(self._tickets)
+        if prompts > self.limit:
+            raise InputError(f"{prompts} prompts in one request; send at most {self.limit}")
+        if in_hand + prompts > self.limit:
+            metrics.REJECTIONS.labels("queue_full").inc()
+            raise TooBusy(f"{tag} has {in_hand} prompts in hand; try again in a moment", self.backlog)
+        if self._silent_tokens and self._silent_tokens + tokens > self._queue_tokens:
+            metrics.REJECTIONS.labels("queue_full").inc()
+            raise TooBusy(
+                f"prompts of {self._silent_tokens} tokens wait for {tag}; try again in a moment", self.backlog
+            )
+
+    def _add(self, request: Request, mailbox: Mailbox, deadline: float) -> str:
+        ticket = _Ticket(mailbox, len(request.prompt))
+        if deadline < inf:
+            ticket.timer = self._relay.loop.call_at(deadline, self._expire, request.id)
+        self._tickets[request.id] = ticket
+        self._silent_tokens += ticket.prompt_tokens
+        relay = self._relay
 
         def add(scheduler: Scheduler) -> None:
             try:
                 scheduler.add(request)
             except ModelpressError as error:
-                self._call(self._refuse, request.id, error)
+                relay.refuse(request.id, error)
 
-        self._commands.put(add)
+        self._stepper.submit(add)
         return request.id
 
-    def _run(self) -> None:
-        try:
-            while self._serve(self.model.scheduler(self._slots)):
-                self._call(self._fail_all, f"{self.manifest.tag} failed while generating; try again")
-        except Exception:
-            logger.exception("%s: no scheduler can be made; the engine is out of order", self.manifest.tag)
-            self._call(self._break)
-
-    def _serve(self, scheduler: Scheduler) -> bool:
-        """Step until told to stop, or until the scheduler fails and is not to be trusted: True."""
-        try:
-            while self._obey(scheduler):
-                events = scheduler.step()
-                self._gauge(scheduler)
-                self._call(self._deliver, events)
-        except Exception:
-            logger.exception("%s: a step failed; the requests in it are lost", self.manifest.tag)
-            return True
-        return False
-
-    def _obey(self, scheduler: Scheduler) -> bool:
-        """Carry out all commands, waiting for one while there is nothing to step. False: stop."""
-        while True:
-            try:
-                command = self._commands.get(block=not scheduler.has_work)
-            except queue.Empty:
-                return True
-            if command is None:
-                return False
-            command(scheduler)
-            self._gauge(scheduler)
-
-    def _gauge(self, scheduler: Scheduler) -> None:
-        self._running.set(scheduler.running)
-        self._waiting.set(scheduler.waiting)
-
-    def _call(self, function: Callable[..., None], *args: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            self._loop.call_soon_threadsafe(function, *args)
+    def _expire(self, request_id: str) -> None:
+        metrics.REJECTIONS.labels("expired").inc()
+        self._refuse(
+            request_id,
+            DeadlineExceeded(f"{self.manifest.tag} could not begin before the deadline; try again"),
+        )
 
     def _deliver(self, events: list[TokenEvent]) -> None:
-        self._generated.inc(sum(event.token_id is not None for event in events))
+        now, generated = self._relay.loop.time(), 0
         for event in events:
-            if mailbox := self._mailboxes.get(event.request_id):
-                mailbox.put_nowait(event)
+            generated += event.token_id is not None
+            if ticket := self._tickets.get(event.request_id):
+                self._note(ticket, event, now)
+                ticket.mailbox.put_nowait(event)
+        self._generated.inc(generated)
+
+    def _note(self, ticket: _Ticket, event: TokenEvent, now: float) -> None:
+        ticket.tokens += event.token_id is not None
+        if ticket.first is None:
+            ticket.first = now
+            self._silent_tokens -= ticket.prompt_tokens
+            if ticket.timer:
+                ticket.timer.cancel()
+        if event.finish_reason:
+            self.health.succeeded()
+            held = now - ticket.first
+            self._hold += NEWEST * (held - self._hold) if self._hold else held
+            if ticket.tokens > 1:
+                per_token = held / (ticket.tokens - 1)
+                metrics.TIME_PER_OUTPUT_TOKEN.labels(self.manifest.tag).observe(per_token)
 
     def _refuse(self, request_id: str, error: Exception) -> None:
-        if mailbox := self._mailboxes.get(request_id):
-            mailbox.put_nowait((request_id, error))
+        if ticket := self._tickets.get(request_id):
+            ticket.mailbox.put_nowait((request_id, error))
 
-    def _fail_all(self, message: str) -> None:
-        for request_id in self._mailboxes:
-            self._refuse(request_id, ModelFailed(message))
+    def _lose(self) -> None:
+        self._fail_all(f"{self.manifest.tag} failed while generating; try again")
 
     def _break(self) -> None:
-        self.failed = True
+        self.failed, self._failed_at = True, self._relay.loop.time()
         self._fail_all(f"{self.manifest.tag} is out of order; restart the server")
+
+    def _fail_all(self, message: str) -> None:
+        for request_id in self._tickets:
+            self._refuse(request_id, ModelFailed(message))
+        self.health.failed()

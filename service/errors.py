@@ -4,8 +4,14 @@ ModelpressError                 (runtime)
 ├── ServiceError
 │   ├── BindFailed              the address cannot be listened on
 │   ├── UnknownModel            no model of that name is served
+│   ├── Unauthenticated         no API key, or one that is not known
+│   ├── Forbidden               the key's scopes do not reach so far
 │   ├── BodyTooLarge            the request's body is over the limit
-│   ├── TooBusy                 the queue is full; try again later
+│   ├── TooBusy                 try again later
+│   │   ├── RateLimited         the key's own share is used up
+│   │   ├── DeadlineUnmeetable  the queue is longer than the request's deadline
+│   │   └── Draining            the server is being stopped
+│   ├── DeadlineExceeded        the deadline passed while the request waited
 │   └── ModelFailed             the model broke on this request: our fault
 └── InputError                  (runtime)
     └── InvalidRequest          a field of the request is missing, misspelt or of the wrong kind
@@ -30,8 +36,36 @@ class BodyTooLarge(ServiceError):
     """The request's body is larger than the server reads."""
 
 
+class Unauthenticated(ServiceError):
+    """The request carries no API key, or one that is not known."""
+
+
+class Forbidden(ServiceError):
+    """The request's key may not do this."""
+
+
 class TooBusy(ServiceError):
-    """The bounded queue in front of a model is full."""
+    """The bounded queue in front of a model is full. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(TooBusy):
+    """A key has as many requests in hand, or in the last second, as it may."""
+
+
+class DeadlineUnmeetable(TooBusy):
+    """What waits already takes longer than the request's deadline allows."""
+
+
+class Draining(TooBusy):
+    """The server finishes what it has and takes nothing new."""
+
+
+class DeadlineExceeded(ServiceError):
+    """The request's deadline passed before its turn came."""
 
 
 class ModelFailed(ServiceError):

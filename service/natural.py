@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from runtime.errors import InputError
 from runtime.manifest import ImageProcessing, TextProcessing
 from runtime.tensor import TensorModel
+from service.batcher import Batcher
 from service.body import Body, parse
 from service.errors import InvalidRequest
 
@@ -35,26 +36,27 @@ class Question(Body):
 async def predict(request: Request) -> JSONResponse:
     """`POST /predict/{model}`."""
     catalog, body = request.app.state.catalog, await request.body()
-    model = catalog.tensor(request.path_params["model"])
-    request.state.model = model.manifest.tag
-    predictions = await catalog.pool.run(_predict, model, body, request.headers.get("content-type", ""))
+    model: Batcher = catalog.tensor(request.path_params["model"])
+    content_type = request.headers.get("content-type", "")
+    items = await catalog.pool.parse(_parsed, len(body), model.model, body, content_type)
+    predictions = await model.predict(items)
     return JSONResponse(
         {"model": model.manifest.tag, "version": model.manifest.version, "predictions": predictions}
     )
 
 
-def ask(model: TensorModel, question: Question) -> list[dict[str, Any]]:
+async def ask(model: Batcher, question: Question) -> list[dict[str, Any]]:
     """One answer for each item of the question. Raises InputError for a question of the wrong kind."""
-    return model.predict(_items(model, question))
+    return await model.predict(_items(model.model, question))
 
 
-def _predict(model: TensorModel, body: bytes, content_type: str) -> list[dict[str, Any]]:
+def _parsed(model: TensorModel, body: bytes, content_type: str) -> list[Any]:
     # Clients send files under all sorts of types; JSON announces itself.
     if content_type.startswith("application/json") or body.lstrip()[:1] in (b"{", b""):
-        return ask(model, parse(body, Question))
+        return _items(model, parse(body, Question))
     if not isinstance(model.manifest.processing, ImageProcessing):
         raise _wrong_kind(model)
-    return model.predict([body])
+    return [body]
 
 
 def _items(model: TensorModel, question: Question) -> list[Any]:

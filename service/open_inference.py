@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from runtime.manifest import TensorSpec
+from runtime.manifest import Manifest, TensorSpec
 from runtime.processing import Array
 from runtime.suggest import nearest
-from runtime.tensor import TensorModel
+from service.batcher import Batcher
 from service.body import parse
 from service.errors import InvalidRequest
 from service.tensors import DATATYPES, InputTensor, Parameters, decode, encode
@@ -47,9 +47,12 @@ class InferRequest(BaseModel):
 async def infer(request: Request) -> Response:
     """`POST /v2/models/{model}[/versions/{version}]/infer`."""
     catalog, body = request.app.state.catalog, await request.body()
-    model: TensorModel = catalog.tensor(**request.path_params)
-    request.state.model = model.manifest.tag
-    response: Response = await catalog.pool.run(_infer, model, body, request.headers.get(HEADER_LENGTH))
+    model: Batcher = catalog.tensor(**request.path_params)
+    length, size = request.headers.get(HEADER_LENGTH), len(body)
+    asked, inputs = await catalog.pool.parse(_parsed, size, body, length)
+    outputs = await model.run(inputs)
+    size = sum(tensor.nbytes for tensor in outputs.values())
+    response: Response = await catalog.pool.parse(_answer, size, model.manifest, asked, outputs)
     return response
 
 
@@ -93,15 +96,17 @@ async def model_ready(request: Request) -> JSONResponse:
     return JSONResponse({"name": manifest.tag, "ready": catalog.ready}, 200 if catalog.ready else 503)
 
 
-def _infer(model: TensorModel, body: bytes, header_length: str | None) -> Response:
-    """The whole of `infer`, for a thread: large tensors take long to parse, too."""
+def _parsed(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Array]]:
     header, binary = _split(body, header_length)
     asked = parse(header, InferRequest)
-    outputs = model.run(_inputs(asked, memoryview(binary)))
+    return asked, _inputs(asked, memoryview(binary))
+
+
+def _answer(manifest: Manifest, asked: InferRequest, outputs: dict[str, Array]) -> Response:
     tensors = [encode(name, outputs[name], binary=as_binary) for name, as_binary in _wanted(asked, outputs)]
     answer = {
-        "model_name": model.manifest.tag,
-        "model_version": model.manifest.version,
+        "model_name": manifest.tag,
+        "model_version": manifest.version,
         **({"id": asked.id} if asked.id is not None else {}),
         "outputs": [described for described, _ in tensors],
     }

@@ -5,6 +5,7 @@ Inference Protocol's with one key more. Whatever is not in the table is our faul
 and not a word about the inside.
 """
 
+import math
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -15,11 +16,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from runtime.errors import InputError, ModelpressError, PromptTooLong
-from service.errors import BodyTooLarge, InvalidRequest, ModelFailed, TooBusy, UnknownModel
+from service.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    DeadlineUnmeetable,
+    Draining,
+    Forbidden,
+    InvalidRequest,
+    ModelFailed,
+    RateLimited,
+    TooBusy,
+    Unauthenticated,
+    UnknownModel,
+)
 
 # What nginx logs for a client that hung up; nobody reads the answer, but the metrics should not say 500.
 CLIENT_LEFT = 499
-RETRY_AFTER_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +48,14 @@ KINDS: dict[type[Exception], Kind] = {
     InputError: Kind(400, "invalid_request_error", "invalid_input"),
     InvalidRequest: Kind(400, "invalid_request_error", "invalid_request"),
     UnknownModel: Kind(404, "invalid_request_error", "model_not_found"),
+    Unauthenticated: Kind(401, "invalid_request_error", "invalid_api_key"),
+    Forbidden: Kind(403, "invalid_request_error", "insufficient_scope"),
     BodyTooLarge: Kind(413, "invalid_request_error", "body_too_large"),
     TooBusy: Kind(429, "rate_limit_error", "too_busy"),
+    RateLimited: Kind(429, "rate_limit_error", "rate_limit_exceeded"),
+    DeadlineUnmeetable: Kind(429, "rate_limit_error", "deadline_unmeetable"),
+    Draining: Kind(503, "server_error", "draining"),
+    DeadlineExceeded: Kind(504, "server_error", "deadline_exceeded"),
     ModelFailed: Kind(500, "server_error", "model_failed"),
     ClientDisconnect: Kind(CLIENT_LEFT, "client_error", "client_left"),
 }
@@ -58,7 +76,9 @@ def problem_response(scope: Scope, error: Exception) -> Response:
     body = problem_body(scope, error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, TooBusy):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, kind.status, headers)
 
 
@@ -74,7 +94,7 @@ def problem_body(scope: Scope, error: Exception) -> dict[str, Any]:
 def _message(scope: Scope, error: Exception) -> str:
     if isinstance(error, HTTPException):
         return f"{error.detail}: {scope['method']} {scope['path']}"
-    if kind_of(error).status < 500:
+    if kind_of(error).status != INTERNAL.status:
         return str(error)
     said = str(error) if isinstance(error, ModelpressError) else "something broke inside the server"
     return f"{said} (request {scope['state']['request_id']}; the server's log says more)"

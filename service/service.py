@@ -11,6 +11,7 @@ from typing import Any
 
 import bentoml
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
@@ -18,20 +19,27 @@ from starlette.requests import ClientDisconnect
 from runtime.errors import ModelpressError
 from runtime.manifest import Task
 from runtime.sampling import SamplingParams
-from service import natural, store
+from service import access_log, natural, store, traffic
 from service.app import create_app
 from service.catalog import Catalog
 from service.completion import answers, complete, encode, requests
 from service.disconnect import while_connected
 from service.errors import BodyTooLarge
+from service.keys import Keyring
+from service.middleware.authorize import AuthorizeMiddleware
 from service.middleware.body_limit import BodyLimitMiddleware
 from service.middleware.catch_all import CatchAllMiddleware
+from service.middleware.deadline import DeadlineMiddleware
 from service.middleware.measure import MeasureMiddleware
 from service.middleware.request_id import RequestIdMiddleware
+from service.middleware.shortcut import ShortcutMiddleware
+from service.middleware.traffic import TrafficMiddleware
 from service.problem import problem_response
+from service.quota import Quotas
 from service.settings import Settings
 
 settings = Settings.from_environment()
+access_log.configure(settings.access_log)
 
 
 def is_worth_a_traceback(record: logging.LogRecord) -> bool:
@@ -62,7 +70,7 @@ class Generated(BaseModel):
 
 def load_catalog() -> Catalog:
     """What the environment names; else what the Bento was built with; else the whole model store."""
-    return Catalog.load(store.find_all(settings.bundles or _baked()), settings)
+    return Catalog.open(store.find_all(settings.bundles or _baked()), settings, traffic.here)
 
 
 def _baked() -> Sequence[str]:
@@ -126,8 +134,7 @@ class ModelPress:
         found = app.state.catalog.tensor(model)
         ctx.request.state.model = found.manifest.tag
         question = natural.Question(text=text, image=image, tensor=tensor)
-        predictions: list[dict[str, Any]] = await app.state.catalog.pool.run(natural.ask, found, question)
-        return predictions
+        return await natural.ask(found, question)
 
     @bentoml.api  # type: ignore[untyped-decorator]
     @typed_errors
@@ -158,11 +165,26 @@ class ModelPress:
         return bool(app.state.catalog.ready)
 
 
-for middleware in (RequestIdMiddleware, MeasureMiddleware, CatchAllMiddleware):
-    ModelPress.add_asgi_middleware(middleware)  # type: ignore[attr-defined]
-ModelPress.add_asgi_middleware(  # type: ignore[attr-defined]
-    BodyLimitMiddleware, limit=settings.max_body_bytes
-)
+# From the outside in.
+MIDDLEWARE: list[tuple[Any, dict[str, Any]]] = [
+    (RequestIdMiddleware, {}),
+    (MeasureMiddleware, {}),
+    (CatchAllMiddleware, {}),
+    (
+        AuthorizeMiddleware,
+        {
+            "keys": Keyring.read(settings.keys_file, settings.api_keys),
+            "quotas": Quotas(settings.key_concurrency, settings.key_rate),
+            "allow_public": settings.allow_public,
+        },
+    ),
+    (TrafficMiddleware, {"traffic": traffic.here}),
+    (DeadlineMiddleware, {"default": settings.timeout}),
+    (BodyLimitMiddleware, {"limit": settings.max_body_bytes}),
+    (ShortcutMiddleware, {"target": app}),
+]
+for middleware, arguments in MIDDLEWARE:
+    ModelPress.add_asgi_middleware(middleware, **arguments)  # type: ignore[attr-defined]
 # `bentoml build` puts these models into the Bento.
 ModelPress.models.extend(
     bentoml.models.BentoModel(tag) for tag in settings.bundles if not store.is_folder(tag)
@@ -170,10 +192,12 @@ ModelPress.models.extend(
 
 
 def asgi() -> Starlette:
-    """The service for a server in this process, without BentoML's timeout.
+    """The service for a server in this process, without two of BentoML's own layers.
 
-    That one runs every request in a second task, and does not end an answer that has begun.
+    Its timeout runs every request in a second task, and does not end an answer that has begun. Its tracing
+    parses every request's headers even where nothing is exported.
     """
     outer: Starlette = ModelPress.to_asgi()  # type: ignore[attr-defined]
-    outer.user_middleware = [each for each in outer.user_middleware if each.cls is not TimeoutMiddleware]
+    left_out = (TimeoutMiddleware, OpenTelemetryMiddleware)
+    outer.user_middleware = [each for each in outer.user_middleware if each.cls not in left_out]
     return outer

@@ -5,10 +5,10 @@ Starlette's own limit answers in plain text; this one answers in the dialect's e
 
 from contextlib import suppress
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge
+from service.middleware.headers import header
 from service.problem import problem_response
 
 
@@ -23,8 +23,11 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         error = BodyTooLarge(f"the request's body is over {self.limit:,} bytes; send it in parts")
-        if _declared(scope) > self.limit:
-            return await problem_response(scope, error)(scope, receive, send)
+        declared = _declared(scope)
+        if declared is not None:
+            # The server reads no more than was declared, so there is nothing to count.
+            refused = problem_response(scope, error) if declared > self.limit else self.app
+            return await refused(scope, receive, send)
         size = 0
 
         async def bounded_receive() -> Message:
@@ -46,6 +49,8 @@ class BodyLimitMiddleware:
             await problem_response(scope, error)(scope, receive, send)
 
 
-def _declared(scope: Scope) -> int:
-    length = Headers(scope=scope).get("content-length", "0")
-    return int(length) if length.isdecimal() else 0
+def _declared(scope: Scope) -> int | None:
+    """The length that the request's header says; None for a chunked body, or for one without."""
+    length = header(scope, b"content-length")
+    chunked = header(scope, b"transfer-encoding") is not None
+    return int(length) if length and length.isdecimal() and not chunked else None

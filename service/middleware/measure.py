@@ -1,15 +1,18 @@
-"""Counts and times requests by model, route template and status, the abandoned ones included.
+"""Counts and times requests by model, route template and status, the abandoned ones included, and logs them.
 
-A handler that has found its model writes the name to `request.state.model`; a name that no model bears
-never becomes a label.
+The catalog writes the model that a handler found to the request's context; a name that no model bears never
+becomes a label.
 """
 
+from functools import lru_cache
 from time import perf_counter
+from typing import Any
 
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import metrics
+from service import access_log, context, metrics
+from service.context import RequestContext
 from service.problem import CLIENT_LEFT
 
 
@@ -31,16 +34,25 @@ class MeasureMiddleware:
             await send(message)
             finished = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-        with metrics.REQUESTS_IN_FLIGHT.track_inprogress():
-            try:
-                await self.app(scope, receive, watch)
-            finally:
-                labels = (
-                    scope["state"].get("model", "-"),
-                    _template(scope),
-                    status if finished else CLIENT_LEFT,
-                )
-                metrics.REQUEST_SECONDS.labels(*labels).observe(perf_counter() - started)
+        metrics.REQUESTS_IN_FLIGHT.inc()
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            metrics.REQUESTS_IN_FLIGHT.dec()
+            _note(scope, status if finished else CLIENT_LEFT, perf_counter() - started)
+
+
+def _note(scope: Scope, status: int, seconds: float) -> None:
+    request = context.current() or RequestContext("-")
+    model = request.manifest.tag if request.manifest else "-"
+    _series(model, _template(scope), status).observe(seconds)
+    access_log.write(scope, request, status, seconds)
+
+
+# Bounded like the labels are; looking a series up takes longer than adding to it.
+@lru_cache(maxsize=4096)
+def _series(model: str, route: str, status: int) -> Any:
+    return metrics.REQUEST_SECONDS.labels(model, route, status)
 
 
 def _template(scope: Scope) -> str:

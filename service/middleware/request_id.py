@@ -1,17 +1,24 @@
-"""A request id for every request: the client's `X-Request-ID` if it is a sane one, else a new one."""
+"""Opens a request's context, and writes on every answer what the client needs to talk about it.
+
+The request id is the client's `X-Request-ID` if it is a sane one, else a new one. `X-Model-Variant` says
+which model and version answered, which an alias, a canary or a fallback may have chosen.
+"""
 
 import re
 from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import context
+from service.context import RequestContext
+from service.middleware.headers import header
 
 # Printable and short: the id is written to logs and to a response header.
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestIdMiddleware:
-    """Puts the id into the request's state and into the response's headers."""
+    """Puts the id into the request's context and state and into the response's headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -19,13 +26,22 @@ class RequestIdMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _SANE.fullmatch(given) else uuid4().hex
+        given = header(scope, b"x-request-id")
+        request_id = given if given and _SANE.fullmatch(given) else uuid4().hex
+        request = RequestContext(request_id)
+        context.enter(request)
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"] = [*message.get("headers", ()), *_headers(request)]
             await send(message)
 
         await self.app(scope, receive, send_with_id)
+
+
+def _headers(request: RequestContext) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-request-id", request.id.encode())]
+    if manifest := request.manifest:
+        headers.append((b"x-model-variant", f"{manifest.tag}:{manifest.version}".encode()))
+    return headers

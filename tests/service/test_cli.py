@@ -1,5 +1,6 @@
 """`modelpress serve`: one line and exit code 2 for what is wrong; exit code 0 when it is told to stop."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -38,7 +39,9 @@ def test_a_busy_port_is_one_line(refused, bundles):
 
 
 def test_a_host_that_is_not_ours_is_one_line(refused, bundles):
-    assert "cannot listen on 192.0.2.1" in refused(bundles / "digits", "--host", "192.0.2.1", "--port", 0)
+    assert "cannot listen on 192.0.2.1" in refused(
+        bundles / "digits", "--host", "192.0.2.1", "--port", 0, "--allow-public"
+    )
 
 
 def test_a_bundle_that_is_not_there_is_one_line(refused, tmp_path):
@@ -99,7 +102,8 @@ def test_the_greeting_is_a_command_that_works_and_ctrl_c_ends_it_in_silence(envi
         answer = subprocess.check_output(["sh", "-c", f"{lines[3].strip()} --silent"], text=True)
         assert '"text_completion"' in answer
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20) == ("", "")
+        out, log = process.communicate(timeout=20)
+        assert (out, json.loads(log)["status"]) == ("", 200)
         assert process.returncode == 0
     finally:
         process.kill()

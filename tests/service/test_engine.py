@@ -141,7 +141,7 @@ def test_leaving_frees_the_slots_after_the_step_that_is_running(model):
             await anext(generation)
             assert stepped.running == 1
         stepped.gate.release()
-        await until(lambda: gauge("kv_slots_used") == gauge("requests_waiting") == 0)
+        await until(lambda: gauge("num_requests_running") == gauge("num_requests_waiting") == 0)
         # The step that gave the token, and one more if it had begun before the client left.
         assert stepped.steps <= 2
 

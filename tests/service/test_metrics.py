@@ -16,7 +16,7 @@ def test_requests_are_counted_by_model_route_and_status(server):
 def test_tokens_and_the_first_ones_time_are_counted(server):
     names = [
         'modelpress_prompt_tokens_total{model="chatter-tiny"}',
-        'modelpress_generated_tokens_total{model="chatter-tiny"}',
+        'modelpress_generation_tokens_total{model="chatter-tiny"}',
         'modelpress_time_to_first_token_seconds_count{model="chatter-tiny"}',
     ]
     before = [server.metrics().get(name, 0) for name in names]
@@ -45,12 +45,12 @@ def test_random_paths_and_models_make_no_series(server):
 def test_idle_means_nothing_in_flight(server, eventually):
     # The scrape itself is the one request.
     eventually(lambda: server.metrics()["modelpress_requests_in_flight"] == 1)
-    assert server.metrics()['modelpress_kv_slots_used{model="chatter-tiny"}'] == 0
+    assert server.metrics()['modelpress_num_requests_running{model="chatter-tiny"}'] == 0
     assert server.metrics()['modelpress_model_load_seconds{model="digits-tiny"}'] > 0
 
 
 def test_several_workers_are_summed(environment, tmp_path):
-    count = "from service import metrics; metrics.GENERATED_TOKENS.labels('m').inc(2)"
+    count = "from service import metrics; metrics.GENERATION_TOKENS.labels('m').inc(2)"
     show = "from service import metrics; print(metrics.exposition().decode())"
     workers = environment | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     for _ in range(2):
@@ -58,4 +58,4 @@ def test_several_workers_are_summed(environment, tmp_path):
     shown = subprocess.run(
         [sys.executable, "-c", show], env=workers, check=True, capture_output=True, text=True
     )
-    assert 'modelpress_generated_tokens_total{model="m"} 4.0' in shown.stdout
+    assert 'modelpress_generation_tokens_total{model="m"} 4.0' in shown.stdout

@@ -250,8 +250,8 @@ def test_the_extensions_reach_the_sampler(client, model):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_slot(server, eventually, stream):
-    used = 'modelpress_kv_slots_used{model="chatter-tiny"}'
-    generated = 'modelpress_generated_tokens_total{model="chatter-tiny"}'
+    used = 'modelpress_num_requests_running{model="chatter-tiny"}'
+    generated = 'modelpress_generation_tokens_total{model="chatter-tiny"}'
     before = server.metrics()[generated]
     body = {"model": MODEL, "prompt": "a", "max_tokens": 16_000, "stream": stream}
     with (

@@ -1,0 +1,319 @@
+"""A feed-forward model at work: requests that wait together run together.
+
+Nobody waits for company: a batch starts as soon as the model is free, with whatever has come in until then,
+as many rows as the cost model says pay. A second batch starts beside it only if it is full. A run that is
+shorter than the way to a thread and back is done in place. What is late or abandoned is dropped before it
+runs, and what would be late is refused when it comes. It belongs to one event loop and reads no clock but
+the loop's. The trade-off: int8 graphs that quantize activations by batch answer very slightly differently
+in company.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from runtime.errors import InputError, ModelpressError
+from runtime.manifest import ImageProcessing, Manifest
+from runtime.processing import Array
+from runtime.tensor import TensorModel
+from service import context, metrics, shadow
+from service.batch import Layout, join, part, size
+from service.cost import CostModel
+from service.errors import DeadlineExceeded, DeadlineUnmeetable, ModelFailed, TooBusy
+from service.health import Health
+from service.pool import Pool
+
+logger = logging.getLogger("modelpress.service")
+
+# A thread and back costs about a tenth of a millisecond, more while the interpreter is busy.
+IN_PLACE_SECONDS = 0.0003
+# Batches that may run at once: one computes while another is being joined, cut or scheduled.
+IN_FLIGHT = 2
+
+Outputs = dict[str, Array]
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    inputs: Mapping[str, Array]
+    rows: int
+    length: int
+    deadline: float
+    queued: float
+    answer: "asyncio.Future[Outputs]"
+
+
+class Batcher:
+    """Runs one TensorModel. `queue_rows` is how many rows may wait, `max_rows` how many one request has."""
+
+    def __init__(
+        self,
+        model: TensorModel,
+        pool: Pool,
+        *,
+        queue_rows: int = 1024,
+        max_rows: int = 1024,
+        cost: CostModel | None = None,
+        execute: "Execute | None" = None,
+    ) -> None:
+        self.model = model
+        self.manifest: Manifest = model.manifest
+        self.health = Health()
+        self.cost = cost or CostModel()
+        self._pool = pool
+        self._queue_rows, self._max_rows = queue_rows, max_rows
+        self._execute = execute or self._in_a_thread
+        self._can_run_in_place = execute is None
+        self._layout = Layout.of(model.manifest)
+        self._waiting: deque[_Job] = deque()
+        self._waiting_rows = self._waiting_elements = 0
+        self._threads = _threads()
+        self._running: dict[asyncio.Task[None], tuple[list[_Job], float]] = {}
+        self._scheduled = False
+        self._series = metrics.BatchSeries(model.manifest.tag)
+
+    async def predict(self, items: Sequence[Any]) -> list[dict[str, Any]]:
+        """Answers in the task's own words, one for each item; `TensorModel.predict`, in company."""
+        if isinstance(self.manifest.processing, ImageProcessing):
+            inputs = await self._pool.run(self.model.encode, items)
+        else:
+            inputs = self.model.encode(items)
+        return self.model.decode(await self.run(inputs), inputs)
+
+    async def run(self, inputs: Mapping[str, Array]) -> Outputs:
+        """Named tensors to named tensors. Raises InputError, TooBusy, or ModelFailed.
+
+        Cancelled before its batch begins, it is never computed.
+        """
+        self.model.check(inputs)
+        job = self._admit(inputs)
+        try:
+            outputs = await job.answer
+        except asyncio.CancelledError:
+            metrics.CANCELLATIONS.labels(self.manifest.tag).inc()
+            raise
+        shadow.follow(self.manifest, inputs, outputs)
+        return outputs
+
+    @property
+    def backlog(self) -> float:
+        """Seconds until what is running and waiting now is done, as far as is known."""
+        now = asyncio.get_running_loop().time()
+        running = sum(max(0.0, ends - now) for _, ends in self._running.values())
+        if not self._waiting_rows:
+            return running
+        length = max(1, self._waiting_elements // self._waiting_rows)
+        best = self.cost.best_rows(length)
+        return running + self.cost.seconds(best, length) * self._waiting_rows / best
+
+    @property
+    def pressure(self) -> float:
+        """How full the queue is, from 0 to 1."""
+        return self._waiting_rows / max(1, self._queue_rows)
+
+    def stuck_for(self) -> float:
+        """Seconds by which the oldest running batch is late; 0 while none is."""
+        now = asyncio.get_running_loop().time()
+        return max((now - ends for _, ends in self._running.values()), default=0.0)
+
+    def start(self) -> None:
+        """Nothing to start: it runs when asked."""
+
+    async def stop(self) -> None:
+        """Fail what waits and wait for what runs."""
+        for job in self._waiting:
+            _fail(job, ModelFailed(f"{self.manifest.tag} is being stopped; try again"))
+        self._waiting.clear()
+        self._waiting_rows = self._waiting_elements = 0
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._threads.shutdown(wait=False)
+
+    def restart(self) -> None:
+        """Give up the batches that run; their threads are left to end by themselves."""
+        for jobs, _ in self._running.values():
+            for job in jobs:
+                _fail(job, ModelFailed(f"{self.manifest.tag} stalled and was restarted; try again"))
+        for task in tuple(self._running):
+            task.cancel()
+        self._running.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads = _threads()
+
+    def _admit(self, inputs: Mapping[str, Array]) -> _Job:
+        rows, length = size(inputs, self._layout)
+        self._check_room(rows)
+        loop = asyncio.get_running_loop()
+        now, deadline = loop.time(), context.deadline()
+        backlog = self.backlog
+        needed = backlog + self.cost.seconds(rows, length)
+        if now + needed > deadline:
+            metrics.REJECTIONS.labels("deadline").inc()
+            raise DeadlineUnmeetable(
+                f"{self.manifest.tag} would answer in {needed:.3f} s, which is too late for this request; "
+                "allow more time or try again later",
+                backlog,
+            )
+        job = _Job(inputs, rows, length, deadline, now, loop.create_future())
+        self._waiting.append(job)
+        self._count(job, 1)
+        self._schedule(loop)
+        return job
+
+    def _check_room(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise InputError(f"{rows} rows in one request; send at most {self._max_rows}")
+        if self._waiting_rows and self._waiting_rows + rows > self._queue_rows:
+            metrics.REJECTIONS.labels("queue_full").inc()
+            tag = self.manifest.tag
+            raise TooBusy(f"{self._waiting_rows} rows wait for {tag} already; try again", self.backlog)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Behind the requests that the loop has already read, so that they come along.
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._running) < IN_FLIGHT:
+            if self._running and self._waiting_rows < self.cost.best_rows(self._waiting[0].length):
+                return
+            jobs = self._collect()
+            if jobs and self._begin(jobs):
+                return
+
+    def _collect(self) -> list[_Job]:
+        """Take the next batch from the queue: the oldest request, and all that are cheaper with it."""
+        now = asyncio.get_running_loop().time()
+        batch: list[_Job] = []
+        left: deque[_Job] = deque()
+        rows, length, best = 0, 1, 0
+        while self._waiting:
+            job = self._waiting.popleft()
+            if self._is_dropped(job, now):
+                continue
+            if not batch:
+                best = self.cost.best_rows(job.length) if self._layout.batched else 1
+            elif not self._joins(job, batch, rows, length, best):
+                left.append(job)
+                continue
+            batch.append(job)
+            self._count(job, -1)
+            rows, length = rows + job.rows, max(length, job.length)
+            if rows >= best:
+                break
+        left.extend(self._waiting)
+        self._waiting = left
+        return batch
+
+    def _joins(self, job: _Job, batch: list[_Job], rows: int, length: int, best: int) -> bool:
+        """Whether running a job with the batch costs no more than running it by itself."""
+        if rows + job.rows > best or not self._layout.fits(job.inputs, batch[0].inputs):
+            return False
+        if job.length == length:
+            return True
+        together = self.cost.seconds(rows + job.rows, max(length, job.length))
+        return together <= self.cost.seconds(rows, length) + self.cost.seconds(job.rows, job.length)
+
+    def _is_dropped(self, job: _Job, now: float) -> bool:
+        if job.answer.done():
+            self._count(job, -1)
+            return True
+        if now > job.deadline:
+            self._count(job, -1)
+            metrics.REJECTIONS.labels("expired").inc()
+            _fail(
+                job, DeadlineExceeded(f"{self.manifest.tag} could not begin before the deadline; try again")
+            )
+            return True
+        return False
+
+    def _begin(self, jobs: list[_Job]) -> bool:
+        """Run a batch. True: it was run in place, and it is others' turn on the loop before the next one."""
+        loop = asyncio.get_running_loop()
+        rows, length = sum(job.rows for job in jobs), max(job.length for job in jobs)
+        self._series.begin(rows, rows * length, [loop.time() - job.queued for job in jobs])
+        expected = self.cost.seconds(rows, length)
+        if self._can_run_in_place and 0 < expected < IN_PLACE_SECONDS:
+            try:
+                self._finish(jobs, rows, length, *self._timed(jobs))
+            except Exception as error:
+                self._break(jobs, error)
+            if self._waiting:
+                self._schedule(loop)
+            return True
+        task = loop.create_task(self._work(jobs, rows, length))
+        self._running[task] = (jobs, loop.time() + expected)
+        task.add_done_callback(self._end)
+        return False
+
+    async def _work(self, jobs: list[_Job], rows: int, length: int) -> None:
+        try:
+            self._finish(jobs, rows, length, *await self._execute(jobs))
+        except Exception as error:
+            self._break(jobs, error)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        self._running.pop(task, None)
+        if self._waiting:
+            self._flush()
+
+    def _finish(self, jobs: list[_Job], rows: int, length: int, outputs: Outputs, seconds: float) -> None:
+        self.cost.observe(rows, length, seconds)
+        self.health.succeeded()
+        if len(jobs) == 1:
+            _answer(jobs[0], outputs)
+            return
+        start = 0
+        for job in jobs:
+            _answer(job, part(outputs, start, job.inputs, self._layout))
+            start += job.rows
+
+    def _break(self, jobs: list[_Job], error: Exception) -> None:
+        if len(jobs) > 1:
+            # One of them did it: each gets a batch of its own, so that only that one fails.
+            for job in jobs:
+                self._begin([job])
+            return
+        if not isinstance(error, ModelpressError):
+            logger.error("%s: a request failed", self.manifest.tag, exc_info=error)
+            error = ModelFailed(f"{self.manifest.tag} failed on this request")
+        if not isinstance(error, InputError):
+            self.health.failed()
+        _fail(jobs[0], error)
+
+    def _timed(self, jobs: list[_Job]) -> tuple[Outputs, float]:
+        inputs = join([job.inputs for job in jobs], self._layout)
+        started = perf_counter()
+        outputs = self.model.run_checked(inputs)
+        return outputs, perf_counter() - started
+
+    async def _in_a_thread(self, jobs: list[_Job]) -> tuple[Outputs, float]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._timed, jobs)
+
+    def _count(self, job: _Job, sign: int) -> None:
+        self._waiting_rows += sign * job.rows
+        self._waiting_elements += sign * job.rows * job.length
+
+
+# Runs a batch somewhere and gives its outputs with the seconds that it took.
+Execute = Callable[[list[_Job]], Awaitable[tuple[Outputs, float]]]
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="batch")
+
+
+def _answer(job: _Job, outputs: Outputs) -> None:
+    if not job.answer.done():
+        job.answer.set_result(outputs)
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.answer.done():
+        job.answer.set_exception(error)

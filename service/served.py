@@ -1,0 +1,81 @@
+"""A loaded model at work, of either kind, and how a bundle becomes one."""
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+import numpy as np
+
+from runtime.bundle import Bundle
+from runtime.manifest import Manifest
+from runtime.model import TextModel, load_model
+from runtime.processing import Array
+from runtime.tensor import TensorModel
+from service import metrics
+from service.batch import Layout
+from service.batcher import Batcher
+from service.cost import CostModel, measure
+from service.engine import Engine
+from service.errors import ModelFailed
+from service.pool import Pool
+from service.settings import Settings
+
+Served = Batcher | Engine
+
+# The cost table's first cells are measured for this long at most: readiness must not wait for it.
+WARM_UP_SECONDS = 0.15
+# A short sentence; longer ones are measured when they come.
+WARM_UP_LENGTH = 16
+
+
+def load(bundle: Bundle, settings: Settings) -> TensorModel | TextModel:
+    """Load a bundle, and take note of what that took. Raises GraphError."""
+    started = perf_counter()
+    model = load_model(bundle, threads=settings.threads)
+    tag = bundle.manifest.tag
+    metrics.MODEL_LOAD_SECONDS.labels(tag).set(perf_counter() - started)
+    metrics.MODEL_BYTES.labels(tag).set(sum(record.size for record in bundle.manifest.files.values()))
+    return model
+
+
+def serve(model: TensorModel | TextModel, pool: Pool, settings: Settings) -> Served:
+    """The model with its queue in front. Raises ModelFailed for a feed-forward model that does not run."""
+    if isinstance(model, TensorModel):
+        rows = settings.queue_rows, settings.max_rows
+        return Batcher(model, pool, queue_rows=rows[0], max_rows=rows[1], cost=warm_up(model))
+    return Engine(model, slots=settings.slots, queue_size=settings.queue, queue_tokens=settings.queue_tokens)
+
+
+def warm_up(model: TensorModel) -> CostModel:
+    """What made-up rows cost, measured. Raises ModelFailed for a model that cannot run at all."""
+    cost, layout = CostModel(), Layout.of(model.manifest)
+    length = WARM_UP_LENGTH if layout.sequence is not None else 1
+    run = _timed(model, length)
+    try:
+        if layout.batched:
+            measure(cost, run, length=length, budget=WARM_UP_SECONDS)
+        else:
+            cost.observe(1, length, run(1))
+    except Exception as error:
+        raise ModelFailed(f"{model.manifest.tag} does not run: {error}; publish it again") from error
+    return cost
+
+
+def _timed(model: TensorModel, length: int) -> Callable[[int], float]:
+    def run(rows: int) -> float:
+        inputs = made_up(model.manifest, rows, length)
+        started = perf_counter()
+        model.run_checked(inputs)
+        return perf_counter() - started
+
+    return run
+
+
+def made_up(manifest: Manifest, rows: int, length: int) -> Mapping[str, Array]:
+    """Inputs of the signature's shapes: ones for a mask, else zeros, which every embedding knows."""
+    inputs = {}
+    for spec in manifest.signature.inputs:
+        sizes = [rows if i == 0 and isinstance(axis, str) else axis for i, axis in enumerate(spec.shape)]
+        shape = [length if isinstance(size, str) else size for size in sizes]
+        fill = np.ones if spec.name == "attention_mask" else np.zeros
+        inputs[spec.name] = fill(shape, spec.dtype)
+    return inputs

@@ -1,0 +1,156 @@
+"""One process that answers on a socket: loads the bundles, runs the BentoML service, and leaves politely.
+
+It is `bentoml serve` without the supervisor. At SIGTERM readiness flips at once and new requests are
+refused with 503 on a port that stays open, so that a balancer sees it; what runs may finish within the
+grace period; the exit code is 0. A second signal does not wait.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from runtime.errors import BundleNotFound
+from runtime.manifest import Manifest
+from service import traffic
+from service.errors import ServiceError
+from service.settings import Settings
+from service.traffic import Traffic
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from service.catalog import Catalog
+
+# Longer than clients keep idle connections (aiohttp: 15 s), so that none is closed under a request.
+KEEP_ALIVE_SECONDS = 75
+BACKLOG = 2048
+# For the answers that the grace period cut off.
+CLOSE_SECONDS = 1
+
+Announce = Callable[[Sequence[Manifest]], None]
+
+
+def run(listener: socket.socket, settings: Settings, announce: Announce) -> None:
+    """Serve until a signal ends it; from the main thread. `announce` is called once it is ready.
+
+    Raises BundleError and GraphError for a bundle that cannot be served, ServiceError for a wrong setting.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    # Nothing that is loaded now becomes garbage; looking for it takes an eighth of the start-up time.
+    gc.disable()
+    catalog = _load(settings)
+    asgi = _announcing(_service(catalog), lambda: announce(catalog.manifests))
+    gc.freeze()
+    gc.enable()
+    server = _Server(_config(asgi, settings), traffic.here, settings.grace)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise ServiceError("the server did not start; the log above says why")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which drains before it closes the port."""
+
+    def __init__(self, config: uvicorn.Config, traffic: Traffic, grace: float) -> None:
+        super().__init__(config)
+        self._traffic, self._grace = traffic, grace
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came: drain; at the second one, or before there is anything to drain, stop."""
+        if self._loop is None or not self.started or self._traffic.draining:
+            self.should_exit = True
+            return
+        self._traffic.draining = True
+        self._loop.call_soon_threadsafe(self._begin_draining)
+
+    def _begin_draining(self) -> None:
+        self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        try:
+            await asyncio.wait_for(self._traffic.settled(), self._grace)
+        except TimeoutError:
+            pass
+        finally:
+            self.should_exit = True
+
+
+def _config(asgi: "ASGIApp", settings: Settings) -> uvicorn.Config:
+    config = uvicorn.Config(
+        asgi,
+        backlog=BACKLOG,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ServiceError(
+            f"TLS: {settings.tls_cert} and {settings.tls_key}: {error}; name a PEM pair"
+        ) from None
+    return config
+
+
+def _load(settings: Settings) -> "Catalog":
+    from service.catalog import Catalog
+    from service.store import find_all
+
+    catalog = Catalog.open(find_all(settings.bundles), settings, traffic.here)
+    if not catalog.manifests:
+        raise BundleNotFound(
+            "the model store holds no bundle; make one with `modelpress compress`, or name a folder"
+        )
+    return catalog
+
+
+def _service(catalog: "Catalog") -> "ASGIApp":
+    # Importing BentoML takes a second; what is wrong with a bundle has been said before.
+    from service import service
+
+    service.app.state.load = lambda: catalog
+    return service.asgi()
+
+
+def _announcing(app: "ASGIApp", announce: Callable[[], None]) -> "ASGIApp":
+    """The app, with `announce` called once its start-up is complete."""
+
+    async def announcing(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "lifespan":
+            return await app(scope, receive, send)
+
+        async def watch(message: "Message") -> None:
+            if message["type"] == "lifespan.startup.complete":
+                announce()
+            await send(message)
+
+        await app(scope, receive, watch)
+
+    return announcing
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Asked to stop before there is a server: nothing went wrong."""
+    raise SystemExit(0)

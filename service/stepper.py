@@ -1,0 +1,118 @@
+"""The thread that owns a scheduler: commands go in by a queue, each step's events come out by one call.
+
+It touches no asyncio object and nobody else touches the scheduler. A thread cannot be ended from outside,
+so one that hangs is abandoned: it ends by itself should it ever come back, and what it says until then is
+not heard. The trade-off: a command waits for the step that is running, some milliseconds, and no lock is
+needed.
+"""
+
+import logging
+import queue
+from collections.abc import Callable
+from threading import Thread
+from time import monotonic
+from typing import Protocol
+
+from runtime.model import TextModel
+from runtime.scheduler import Scheduler, TokenEvent
+from service import metrics
+
+logger = logging.getLogger("modelpress.service")
+
+Command = Callable[[Scheduler], None]
+
+
+class Listener(Protocol):
+    """Who hears of a stepper. Every method is called in its thread."""
+
+    def stepped(self, events: list[TokenEvent]) -> None:
+        """A step gave these."""
+
+    def lost(self) -> None:
+        """A step failed: every request that the scheduler had is lost, and it starts afresh."""
+
+    def broke(self) -> None:
+        """No scheduler can be made: the thread has ended."""
+
+
+class Stepper:
+    """Steps one model's scheduler while there is anything to do."""
+
+    def __init__(self, model: TextModel, slots: int, listener: Listener) -> None:
+        self._model, self._slots, self._listener = model, slots, listener
+        self._tag = model.manifest.tag
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._abandoned = False
+        self._busy_since: float | None = None
+        self._figures = metrics.EngineSeries(self._tag)
+        self._thread = Thread(target=self._run, name=f"engine {self._tag}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, command: Command) -> None:
+        """Have a command carried out between two steps."""
+        self._commands.put(command)
+
+    def stop(self) -> None:
+        """End the thread after the step that is running."""
+        self._commands.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread's end."""
+        self._thread.join(timeout)
+
+    def abandon(self) -> None:
+        """Give the thread up."""
+        self._abandoned = True
+        self.stop()
+
+    def stuck_for(self) -> float:
+        """Seconds since the last sign of life of a thread that has something to do; 0 while it waits."""
+        since = self._busy_since
+        return monotonic() - since if since is not None else 0.0
+
+    def _run(self) -> None:
+        try:
+            while self._serve(self._make_scheduler()) and not self._abandoned:
+                self._listener.lost()
+        except Exception:
+            logger.exception("%s: no scheduler can be made; the engine is out of order", self._tag)
+            if not self._abandoned:
+                self._listener.broke()
+        finally:
+            self._busy_since = None
+
+    def _make_scheduler(self) -> Scheduler:
+        self._busy_since = monotonic()
+        return self._model.scheduler(self._slots)
+
+    def _serve(self, scheduler: Scheduler) -> bool:
+        """Step until told to stop, or until the scheduler fails and is not to be trusted: True."""
+        try:
+            while self._obey(scheduler):
+                events = scheduler.step()
+                if self._abandoned:
+                    return False
+                self._figures.note(scheduler)
+                self._listener.stepped(events)
+        except Exception:
+            logger.exception("%s: a step failed; the requests in it are lost", self._tag)
+            return True
+        return False
+
+    def _obey(self, scheduler: Scheduler) -> bool:
+        """Carry out all commands, waiting for one while there is nothing to step. False: stop."""
+        while True:
+            # Whoever waits for a command is well; from the first one on the clock runs.
+            self._busy_since = monotonic() if scheduler.has_work else None
+            try:
+                command = self._commands.get(block=not scheduler.has_work)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            self._busy_since = monotonic()
+            command(scheduler)
+            self._figures.note(scheduler)
