@@ -3,7 +3,7 @@
 The model's own code is traced; only its attention is replaced, through transformers' `AttentionInterface`, by
 onnxruntime's `GroupQueryAttention`, which appends to the cache and masks by each row's length. So every
 architecture that uses the interface exports, pruned ones with layers of different shapes too.
-It does not quantize: the graph is float32. Rotary embeddings stay in the graph as the model computes them.
+It does not quantize: the graph is float32. `fusion` rewrites it into onnxruntime's kernels before it is written.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from compress.errors import ExportError
+from compress.export.fusion import fuse_decoder
 from compress.export.graph import quiet_exporter, save_program
 from runtime.decoder import (
     INPUT_IDS,
@@ -46,7 +47,7 @@ def export_decoder(model: Any, path: Path) -> DecoderGraph:
     layers = kv_layers(model)
     wrapper = _Decoder(model).eval()
     with _exporting_attention(model), quiet_exporter(), torch.inference_mode():
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             wrapper,
             _example(layers, model.config.vocab_size),
             dynamo=True,
@@ -62,6 +63,7 @@ def export_decoder(model: Any, path: Path) -> DecoderGraph:
             output_names=[LOGITS, *cache_names(len(layers), "present")],
             verbose=False,
         )
+    fuse_decoder(program.model, model.config.max_position_embeddings)
     save_program(program, path)
     return DecoderGraph(
         file=path.name,
