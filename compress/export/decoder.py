@@ -3,7 +3,7 @@
 The model's own code is traced; only its attention is replaced, through transformers' `AttentionInterface`, by
 onnxruntime's `GroupQueryAttention`, which appends to the cache and masks by each row's length. So every
 architecture that uses the interface exports, pruned ones with layers of different shapes too.
-It does not quantize: the graph is float32. `fusion` rewrites it into onnxruntime's kernels before it is written.
+It does not quantize: the graph is float32. `fusion` rewrites it for onnxruntime.
 """
 
 from collections.abc import Iterator

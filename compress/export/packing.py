@@ -115,7 +115,7 @@ def _product(value: ir.Value | None) -> _Projection | None:
 
 
 def _unreshaped(value: ir.Value | None) -> ir.Value | None:
-    """The tensor [batch, length, width] that `value`, of the same shape, was reshaped from by way of heads."""
+    """The tensor [batch, length, width] that `value`, of that shape, came from by way of the heads."""
     found = value
     while found is not None and (node := found.producer()) is not None and node.op_type == "Reshape":
         found = node.inputs[0]

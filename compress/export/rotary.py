@@ -162,7 +162,7 @@ def _register(
 def _tabulate(
     positions: ir.Value, pair: tuple[ir.Value, ir.Value], length: int
 ) -> tuple[Floats, Floats] | None:
-    """cos and sin of all positions, float32 [length, rotary width / 2] each; None if they are more than that."""
+    """cos and sin of all positions, float32 [length, rotary width / 2] each; else None."""
     assert positions.graph is not None
     try:
         part = ir.convenience.extract(positions.graph, [positions], pair)

@@ -8,6 +8,7 @@ from elsewhere (attention, GELU) are left alone: a node for each would cost more
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
@@ -15,11 +16,24 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from compress.quantize.blockwise import Floats
 from compress.quantize.graph import finish, shared_weights, stored_weights
 
-NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
+# Which inputs of a norm multiply, or are added to, its first output.
+NORMS = {
+    "LayerNormalization": (1, 2),
+    "SimplifiedLayerNormalization": (1,),
+    "RMSNormalization": (1,),
+    "SkipLayerNormalization": (2, 3),
+    "SkipSimplifiedLayerNormalization": (2,),
+}
 PRODUCTS = ("MatMul", "Gemm")
+LINEAR = (*PRODUCTS, "Add", "Split")
 
-# (node, which of its inputs): a constant that is divided along its outputs.
-Constant = tuple[NodeProto, int]
+
+class Constant(NamedTuple):
+    """A node's input that is divided along the node's outputs, or along `part` of them."""
+
+    node: NodeProto
+    at: int
+    part: slice = slice(None)
 
 
 @dataclass(slots=True)
@@ -99,17 +113,19 @@ class _Graph:
         if node is None:
             return None
         if self._is_norm(node):
-            own = (1, 2) if node.op_type in NORMS else range(len(node.input))
-            return [(node, at) for at in own if at < len(node.input) and node.input[at] in self.constants]
+            own = NORMS.get(node.op_type, range(len(node.input))) if tensor == node.output[0] else ()
+            found = [at for at in own if at < len(node.input) and node.input[at] in self.constants]
+            return [Constant(node, at) for at in found]
         if node.op_type in PRODUCTS:
-            constants = [(node, at) for at in range(1, len(node.input))]
-            return constants if all(node.input[at] in self.constants for _, at in constants) else None
+            constants = range(1, len(node.input))
+            known = all(node.input[at] in self.constants for at in constants)
+            return [Constant(node, at) for at in constants] if known else None
         if node.op_type == "Relu":
             return self._behind(node.input[0])
         if node.op_type == "Mul":
-            return self._behind(node.input[0], *PRODUCTS, "Add") or self._behind(
-                node.input[1], *PRODUCTS, "Add"
-            )
+            return self._behind(node.input[0], *LINEAR) or self._behind(node.input[1], *LINEAR)
+        if node.op_type == "Split":
+            return self._part(node, tensor)
         return self._with_bias(node) if node.op_type == "Add" else None
 
     def weight(self, layer: NodeProto) -> Floats:
@@ -120,14 +136,17 @@ class _Graph:
     def scale_columns(self, layer: NodeProto, scales: Floats) -> None:
         """Multiply the weight's input columns."""
         values = self._values(layer.input[1])
-        self._replace((layer, 1), values * (scales if _is_rows(layer) else scales[:, None]))
+        self._replace(layer, 1, values * (scales if _is_rows(layer) else scales[:, None]))
 
     def divide(self, constant: Constant, scales: Floats) -> None:
         """Divide a constant along the outputs that it makes."""
-        node, at = constant
-        values = self._values(node.input[at])
-        along_first = node.op_type == "Gemm" and at == 1 and _is_rows(node)
-        self._replace(constant, values / (scales[:, None] if along_first else scales))
+        node, at, part = constant.node, constant.at, constant.part
+        values = self._values(node.input[at]).copy()
+        if node.op_type == "Gemm" and at == 1 and _is_rows(node):
+            values[part] /= scales[:, None]
+        else:
+            values[..., part] /= scales
+        self._replace(node, at, values)
 
     def insert_division(self, tensor: str, layers: list[NodeProto], scales: Floats) -> str:
         """Give `layers` a divided copy of `tensor`; its name."""
@@ -149,8 +168,18 @@ class _Graph:
         for bias, product in ((0, 1), (1, 0)):
             if self._is_vector(node.input[bias]):
                 made = self._behind(node.input[product], *PRODUCTS)
-                return [*made, (node, bias)] if made else None
+                return [*made, Constant(node, bias)] if made else None
         return None
+
+    def _part(self, split: NodeProto, tensor: str) -> list[Constant] | None:
+        """The columns that make one of the tensors that a joined product is split into."""
+        made = self._behind(split.input[0], *PRODUCTS, "Add")
+        if not made or len(split.input) < 2 or split.input[1] not in self.constants:
+            return None
+        ends = np.cumsum(numpy_helper.to_array(self.constants[split.input[1]]))
+        index = list(split.output).index(tensor)
+        part = slice(int(ends[index - 1]) if index else 0, int(ends[index]))
+        return [Constant(each.node, each.at, part) for each in made]
 
     def _behind(self, tensor: str, *kinds: str) -> list[Constant] | None:
         """`makers` of a tensor that only one node reads, if a node of `kinds` (any, if none) makes it."""
@@ -165,9 +194,8 @@ class _Graph:
     def _values(self, name: str) -> Floats:
         return np.asarray(numpy_helper.to_array(self.constants[name]), np.float32)
 
-    def _replace(self, constant: Constant, values: Floats) -> None:
+    def _replace(self, node: NodeProto, at: int, values: Floats) -> None:
         """Exporters store equal constants once, so the changed one is a new one, for this node alone."""
-        node, at = constant
         name = f"{node.output[0]}.input{at}"
         tensor = numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name)
         if name in self.constants:
