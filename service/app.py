@@ -16,13 +16,15 @@ from starlette.routing import Mount, Route
 from runtime.errors import ModelpressError
 from service import admin, metrics, natural, open_inference, openai
 from service.catalog import Catalog
+from service.jobs.jobs import Jobs
+from service.jobs.routes import routes as jobs_routes
 from service.problem import problem_response
 
 
-def create_app(load: Callable[[], Catalog]) -> Starlette:
+def create_app(load: Callable[[], Catalog], jobs: Jobs | None = None) -> Starlette:
     """The app; `load` is called when it starts, and `app.state.catalog` is there until it stops.
 
-    `app.state.load` may be replaced before the start.
+    `app.state.load` may be replaced before the start. Without `jobs`, nobody can compress.
     """
     routes = [
         Route("/metrics", measurements),
@@ -31,10 +33,11 @@ def create_app(load: Callable[[], Catalog]) -> Starlette:
         Mount("/admin", routes=admin.routes),
         Mount("/v1", routes=openai.routes),
         Mount("/v2", routes=open_inference.routes),
+        *jobs_routes,
     ]
     handled = (ModelpressError, HTTPException, ClientDisconnect, Exception)
     app = Starlette(routes=routes, exception_handlers=dict.fromkeys(handled, on_error), lifespan=lifespan)
-    app.state.load = load
+    app.state.load, app.state.jobs = load, jobs
     return app
 
 

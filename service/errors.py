@@ -6,6 +6,9 @@ ModelpressError                 (runtime)
 │   ├── UnknownModel            no model of that name is served
 │   ├── Unauthenticated         no API key, or one that is not known
 │   ├── Forbidden               the key's scopes do not reach so far
+│   ├── UnknownJob              no compression job of that id
+│   ├── Conflict                not in this state of the thing that is asked for
+│   ├── JobsUnavailable         compression jobs are not allowed, or not possible, here
 │   ├── BodyTooLarge            the request's body is over the limit
 │   ├── TooBusy                 try again later
 │   │   ├── RateLimited         the key's own share is used up
@@ -30,6 +33,18 @@ class BindFailed(ServiceError):
 
 class UnknownModel(ServiceError):
     """No served model has that name, or that version."""
+
+
+class UnknownJob(ServiceError):
+    """No compression job has that id."""
+
+
+class Conflict(ServiceError):
+    """What is asked for does not go with the state that the thing is in."""
+
+
+class JobsUnavailable(ServiceError):
+    """The operator does not allow compression jobs, or the compress extra is not installed."""
 
 
 class BodyTooLarge(ServiceError):

@@ -18,15 +18,18 @@ from starlette.types import Scope
 from runtime.errors import InputError, ModelpressError, PromptTooLong
 from service.errors import (
     BodyTooLarge,
+    Conflict,
     DeadlineExceeded,
     DeadlineUnmeetable,
     Draining,
     Forbidden,
     InvalidRequest,
+    JobsUnavailable,
     ModelFailed,
     RateLimited,
     TooBusy,
     Unauthenticated,
+    UnknownJob,
     UnknownModel,
 )
 
@@ -50,6 +53,9 @@ KINDS: dict[type[Exception], Kind] = {
     UnknownModel: Kind(404, "invalid_request_error", "model_not_found"),
     Unauthenticated: Kind(401, "invalid_request_error", "invalid_api_key"),
     Forbidden: Kind(403, "invalid_request_error", "insufficient_scope"),
+    UnknownJob: Kind(404, "invalid_request_error", "job_not_found"),
+    Conflict: Kind(409, "invalid_request_error", "conflict"),
+    JobsUnavailable: Kind(403, "invalid_request_error", "jobs_unavailable"),
     BodyTooLarge: Kind(413, "invalid_request_error", "body_too_large"),
     TooBusy: Kind(429, "rate_limit_error", "too_busy"),
     RateLimited: Kind(429, "rate_limit_error", "rate_limit_exceeded"),

@@ -25,6 +25,7 @@ from service.catalog import Catalog
 from service.completion import answers, complete, encode, requests
 from service.disconnect import while_connected
 from service.errors import BodyTooLarge
+from service.jobs.jobs import Jobs
 from service.keys import Keyring
 from service.middleware.authorize import AuthorizeMiddleware
 from service.middleware.body_limit import BodyLimitMiddleware
@@ -78,7 +79,7 @@ def _baked() -> Sequence[str]:
     return [str(model.tag) for model in bento.info.all_models] if bento else []
 
 
-app = create_app(load_catalog)
+app = create_app(load_catalog, Jobs(settings))
 
 
 def typed_errors(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -45,6 +45,11 @@ class Settings(BaseModel):
     tls_key: Path | None = None
     access_log: bool = True
 
+    home: Path = Field(default_factory=lambda: Path.home() / ".cache" / "modelpress")
+    jobs: bool = False
+    jobs_share: float = Field(default=0.5, gt=0, le=1)
+    jobs_inputs: Path | None = None
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Read the environment. Raises ServiceError naming the variable that does not fit."""

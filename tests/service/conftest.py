@@ -104,6 +104,12 @@ def serve(environment: dict[str, str]) -> Callable[..., AbstractContextManager[S
 
 
 @pytest.fixture(scope="session")
+def serve_in() -> Callable[..., AbstractContextManager[Server]]:
+    """As `serve`, in an environment of one's own: `with serve_in(environment, folder) as server`."""
+    return serving
+
+
+@pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A process environment with an empty model store, in which the compressing side cannot be imported."""
     blocker = tmp_path_factory.mktemp("blocker")
@@ -119,11 +125,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def eventually() -> Callable[[Callable[[], bool]], None]:
+def eventually() -> Callable[..., None]:
     """Waits until something holds that must come true by itself."""
 
-    def wait(holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+    def wait(holds: Callable[[], bool], seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, "it did not come true"
             time.sleep(0.02)
