@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from tokenizers import Tokenizer
 
-from runtime.errors import InputError
+from runtime.errors import InputError, PromptTooLong
 from runtime.manifest import ImageProcessing, TextProcessing
 
 Array = npt.NDArray[Any]
@@ -47,7 +47,8 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextPro
         raise InputError("the batch is empty; send at least one text")
     for index, text in enumerate(texts):
         if not text.strip():
-            raise InputError(f"text {index} is empty; send at least one word")
+            where = f"text {index}" if len(texts) > 1 else "the text"
+            raise InputError(f"{where} is empty; send at least one word")
     if (tokenizer.truncation or {}).get("max_length") != processing.max_length:
         tokenizer.enable_truncation(processing.max_length)
     encodings = tokenizer.encode_batch(list(texts))
@@ -60,6 +61,28 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextPro
     }
     if processing.token_type_ids:
         tensors["token_type_ids"] = np.array([encoding.type_ids for encoding in encodings], np.int64)
+    return tensors
+
+
+def pad_tokens(rows: Sequence[Sequence[int]], processing: TextProcessing) -> dict[str, Array]:
+    """What `encode_texts` gives, for texts that are tokens already, special ones included.
+
+    Raises InputError for an empty batch or row, and PromptTooLong where a text would have been truncated.
+    """
+    if not rows or not all(rows):
+        raise InputError("there is nothing to read; send at least one token for each text")
+    lengths = np.array([len(row) for row in rows])
+    if lengths.max() > processing.max_length:
+        raise PromptTooLong(f"{lengths.max()} tokens in one text; send at most {processing.max_length}")
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(mask.shape, processing.pad_id, np.int64)
+    try:
+        input_ids[mask] = [token for row in rows for token in row]
+    except OverflowError:
+        raise InputError("a token is outside the vocabulary") from None
+    tensors = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+    if processing.token_type_ids:
+        tensors["token_type_ids"] = np.zeros_like(input_ids)
     return tensors
 
 

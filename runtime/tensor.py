@@ -78,14 +78,20 @@ class TensorModel:
         return proc.load_tokenizer(self.bundle.file(processing.tokenizer))
 
     def encode(self, items: Sequence[Any]) -> dict[str, Array]:
-        """Items as the graph's inputs, as the bundle's processing says. Raises InputError."""
+        """Items as the graph's inputs, as the bundle's processing says. A list of ints is a text's tokens.
+
+        Raises InputError.
+        """
         processing = self.manifest.processing
         names = [spec.name for spec in self.manifest.signature.inputs]
         if isinstance(processing, ImageProcessing):
             return {names[0]: proc.preprocess_images(items, processing)}
         if isinstance(processing, TextProcessing):
             assert self._tokenizer is not None
-            encoded = proc.encode_texts(self._tokenizer, items, processing)
+            if items and all(isinstance(item, list) for item in items):
+                encoded = proc.pad_tokens(items, processing)
+            else:
+                encoded = proc.encode_texts(self._tokenizer, items, processing)
             return {name: encoded[name] for name in names}
         if not len(items):
             raise InputError("the batch is empty; send at least one tensor")

@@ -9,11 +9,13 @@ from starlette.routing import Route
 
 from service.openai.chat import chat_completions
 from service.openai.completions import completions
+from service.openai.embeddings import embeddings
 from service.openai.models import model, models
 
 routes = [
     Route("/completions", completions, methods=["POST"]),
     Route("/chat/completions", chat_completions, methods=["POST"]),
+    Route("/embeddings", embeddings, methods=["POST"]),
     Route("/models", models),
     Route("/models/{model}", model),
 ]

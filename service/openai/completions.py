@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, model_validator
 from starlette.requests import Request
 from starlette.types import ASGIApp
 from tokenizers import Tokenizer
@@ -17,29 +17,9 @@ from service.body import parse
 from service.completion import Answer, Piece, complete, unanswered
 from service.engine import Engine
 from service.openai.logprobs import completion_logprobs
+from service.openai.prompts import Prompts
 from service.openai.reply import Reply, respond
 from service.openai.sampling import SamplingBody
-
-
-def _prompts(value: Any) -> list[str | list[int]]:
-    """OpenAI's four kinds of prompt as two: some texts, or some lists of tokens."""
-    if isinstance(value, str) or _is_list_of(value, int):
-        return [value]
-    if _is_list_of(value, str) or (
-        _is_list_of(value, list) and all(_is_list_of(part, int) for part in value)
-    ):
-        return list(value)
-    raise ValueError("send a text, some texts, a list of tokens, or some lists of tokens, none of them empty")
-
-
-def _is_list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(item) is kind for item in value)
-
-
-Prompts = Annotated[
-    list[str | list[int]],
-    PlainValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
-]
 
 
 class CompletionBody(SamplingBody):

@@ -1,0 +1,76 @@
+"""`/v1/embeddings`: one vector for each text, pooled and normalised as the bundle says."""
+
+import base64
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+from starlette.requests import Request
+
+from runtime.errors import InputError
+from runtime.manifest import TextProcessing
+from runtime.processing import Array, pool
+from service.batcher import Batcher
+from service.body import Body, parse
+from service.errors import InvalidRequest
+from service.json_response import JsonResponse
+from service.openai.prompts import Prompts
+
+
+class EmbeddingBody(Body):
+    """The body of `/v1/embeddings`. `dimensions` keeps the first ones of each vector."""
+
+    model: str
+    input: Prompts
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(default=None, ge=1)
+    user: str = ""
+
+
+async def embeddings(request: Request) -> JsonResponse:
+    """`POST /v1/embeddings`. float32 in base64 is exact, NaN included; as numbers NaN is null."""
+    catalog, raw = request.app.state.catalog, await request.body()
+    body = parse(raw, EmbeddingBody)
+    model: Batcher = catalog.tensor(body.model)
+    processing = _processing(model)
+    inputs = await catalog.pool.parse(model.model.encode, len(raw), body.input)
+    (hidden, *_) = (await model.run(inputs)).values()
+    vectors = _shortened(pool(hidden, inputs["attention_mask"], processing), body, processing)
+    tokens = int(inputs["attention_mask"].sum())
+    return JsonResponse(
+        {
+            "object": "list",
+            "model": model.manifest.tag,
+            "data": [_embedding(index, row, body.encoding_format) for index, row in enumerate(vectors)],
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    )
+
+
+def _processing(model: Batcher) -> TextProcessing:
+    manifest = model.manifest
+    processing = manifest.processing
+    if manifest.task != "embedding" or not isinstance(processing, TextProcessing):
+        raise InputError(f"'{manifest.tag}' does not embed texts; ask it by POST /predict/{manifest.tag}")
+    if processing.pooling == "none":
+        raise InputError(f"'{manifest.tag}' gives a vector for each token; ask it by POST /v2/models/…/infer")
+    return processing
+
+
+def _shortened(vectors: Array, body: EmbeddingBody, processing: TextProcessing) -> Array:
+    """float32; the first `dimensions` of each row, of length one again where the whole rows were.
+
+    It is for models trained so that a vector's beginning says most (Kusupati et al., 2022, arXiv:2205.13147).
+    """
+    wanted, width = body.dimensions or vectors.shape[1], vectors.shape[1]
+    if wanted > width:
+        raise InvalidRequest(f"dimensions: the vectors have {width}; ask for no more", "dimensions")
+    kept = vectors[:, :wanted]
+    if processing.normalize and wanted < width:
+        kept = kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(kept, np.float32)
+
+
+def _embedding(index: int, vector: Array, encoding: str) -> dict[str, Any]:
+    value = base64.b64encode(vector.tobytes()).decode() if encoding == "base64" else vector
+    return {"object": "embedding", "index": index, "embedding": value}
