@@ -3,7 +3,6 @@
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from runtime.suggest import nearest
 from service.errors import InvalidRequest
@@ -30,14 +29,18 @@ def parse(data: bytes, schema: type[B]) -> B:
     try:
         return schema.model_validate_json(data)
     except ValidationError as error:
-        raise _complaint(error.errors()[0], schema) from None
+        raise complaint(error, schema) from None
 
 
-def _complaint(first: ErrorDetails, schema: type[BaseModel]) -> InvalidRequest:
+def complaint(error: ValidationError, schema: type[BaseModel]) -> InvalidRequest:
+    """The first of pydantic's complaints as one line that names the field."""
+    first = error.errors()[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(f"the body is not JSON: {first['ctx']['error']}")
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        message = "Input should be an object"
     if first["type"] == "extra_forbidden":
         message = f"no such field: {nearest(where, schema.model_fields)}"
     return InvalidRequest(f"{where or 'the body'}: {message}", where or None)

@@ -1,24 +1,31 @@
 """What a person has, and an answer in the task's words: a sentence, an image, some numbers.
 
-`POST /predict/{model}` takes JSON with one of `text`, `image` (base64), `pixels`, `tensor`, or an image
-file as the body. It never fetches anything that a request points at.
+`POST /predict/{model}` takes an image file as the body, a form with files, a plain list or sentence as JSON,
+or JSON with one of `text`, `image` (base64), `pixels`, `tensor`. It never fetches what a request points at.
+In a batch one bad item gets an error of its own and costs the others nothing.
 """
 
 import base64
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from runtime.errors import InputError
 from runtime.manifest import ImageProcessing, TextProcessing
 from runtime.tensor import TensorModel
 from service.batcher import Batcher
-from service.body import Body, parse
+from service.body import Body, complaint
 from service.errors import InvalidRequest
+from service.json_response import JsonResponse
+from service.pool import Pool
+
+MAX_FILES = 1024
+_JSON: TypeAdapter[Any] = TypeAdapter(JsonValue)
 
 
 class Question(Body):
@@ -33,42 +40,114 @@ class Question(Body):
     tensor: list[Any] | None = None
 
 
-async def predict(request: Request) -> JSONResponse:
+@dataclass(frozen=True, slots=True)
+class Items:
+    """What a model is asked about. An error stands where an item could not be read; a list is a `batch`."""
+
+    values: list[Any]
+    batch: bool = False
+
+
+async def predict(request: Request) -> JsonResponse:
     """`POST /predict/{model}`."""
     catalog, body = request.app.state.catalog, await request.body()
     model: Batcher = catalog.tensor(request.path_params["model"])
     content_type = request.headers.get("content-type", "")
-    items = await catalog.pool.parse(_parsed, len(body), model.model, body, content_type)
-    predictions = await model.predict(items)
-    return JSONResponse(
-        {"model": model.manifest.tag, "version": model.manifest.version, "predictions": predictions}
-    )
+    if content_type.startswith("multipart/form-data"):
+        items = await _uploaded(request, model.model)
+    else:
+        items = await catalog.pool.parse(_parsed, len(body), model.model, body, content_type)
+    predictions = await answer(catalog.pool, model, items)
+    manifest = model.manifest
+    return JsonResponse({"model": manifest.tag, "version": manifest.version, "predictions": predictions})
 
 
-async def ask(model: Batcher, question: Question) -> list[dict[str, Any]]:
+async def ask(pool: Pool, model: Batcher, question: Question) -> list[dict[str, Any]]:
     """One answer for each item of the question. Raises InputError for a question of the wrong kind."""
-    return await model.predict(_items(model.model, question))
+    return await answer(pool, model, _items(model.model, question))
 
 
-def _parsed(model: TensorModel, body: bytes, content_type: str) -> list[Any]:
+async def answer(pool: Pool, model: Batcher, items: Items) -> list[dict[str, Any]]:
+    """One answer for each item; in a batch, `{"error": ...}` for one that cannot be answered.
+
+    Raises InputError for a single item that cannot be answered, or for a batch that is wrong as a whole.
+    """
+    try:
+        return await model.predict(_readable(items.values))
+    except InputError:
+        if not items.batch:
+            raise
+    errors = await pool.run(_errors, model.model, items.values)
+    good = [value for index, value in enumerate(items.values) if index not in errors]
+    answers = iter(await model.predict(good) if good or not errors else [])
+    return [
+        {"error": errors[index]} if index in errors else next(answers) for index in range(len(items.values))
+    ]
+
+
+def _readable(values: list[Any]) -> list[Any]:
+    for value in values:
+        if isinstance(value, InputError):
+            raise value
+    return values
+
+
+def _errors(model: TensorModel, values: list[Any]) -> dict[int, str]:
+    """What is wrong with each item that cannot be read by itself."""
+    errors = {}
+    for index, value in enumerate(values):
+        try:
+            model.check(model.encode(_readable([value])))
+        except InputError as error:
+            errors[index] = str(error)
+    return errors
+
+
+async def _uploaded(request: Request, model: TensorModel) -> Items:
+    """The files of a form, whatever they are called; or its fields `text`."""
+    async with request.form(max_files=MAX_FILES) as form:
+        fields = form.multi_items()
+        files = [await field.read() for _, field in fields if isinstance(field, UploadFile)]
+        texts = [field for name, field in fields if isinstance(field, str) and name == "text"]
+    if len(files) + len(texts) != len(fields) or (files and texts) or not fields:
+        raise InvalidRequest("send files, or fields called 'text', and nothing else in the form")
+    if ("image" if files else "text") not in _fields(model):
+        raise _wrong_kind(model)
+    return Items(files or texts, batch=len(fields) > 1)
+
+
+def _parsed(model: TensorModel, body: bytes, content_type: str) -> Items:
     # Clients send files under all sorts of types; JSON announces itself.
-    if content_type.startswith("application/json") or body.lstrip()[:1] in (b"{", b""):
-        return _items(model, parse(body, Question))
+    if content_type.startswith("application/json") or body.lstrip()[:1] in (b"{", b"[", b'"', b""):
+        return _items(model, _question(model, body))
     if not isinstance(model.manifest.processing, ImageProcessing):
         raise _wrong_kind(model)
-    return [body]
+    return Items([body])
 
 
-def _items(model: TensorModel, question: Question) -> list[Any]:
+def _question(model: TensorModel, body: bytes) -> Question:
+    """The JSON as a question: a plain text or list is what the model wants."""
+    try:
+        content = _JSON.validate_json(body)
+        if isinstance(content, str | list):
+            of_texts = isinstance(content, str) or any(isinstance(item, str) for item in content)
+            content = {_fields(model)[0 if of_texts else -1]: content}
+        return Question.model_validate(content)
+    except ValidationError as error:
+        raise complaint(error, Question) from None
+
+
+def _items(model: TensorModel, question: Question) -> Items:
     given = [name for name, value in question if value is not None]
     wanted = _fields(model)
     if len(given) != 1 or given[0] not in wanted:
         raise _wrong_kind(model)
     value = getattr(question, given[0])
     if given[0] in ("pixels", "tensor"):
-        return [_picture(value) if given[0] == "pixels" else _example(model, value)]
+        return Items([_picture(value) if given[0] == "pixels" else _example(model, value)])
     values = [value] if isinstance(value, str) else value
-    return [_decode(image) for image in values] if given[0] == "image" else values
+    read = [_decode(image) for image in values] if given[0] == "image" else values
+    return Items(read, batch=isinstance(value, list))
 
 
 def _fields(model: TensorModel) -> tuple[str, ...]:
@@ -83,11 +162,11 @@ def _wrong_kind(model: TensorModel) -> InputError:
     return InvalidRequest(f"{model.manifest.tag} wants {fields}, and nothing else beside it")
 
 
-def _decode(image: str) -> bytes:
+def _decode(image: str) -> bytes | InputError:
     try:
         return base64.b64decode(image, validate=True)
     except ValueError as error:
-        raise InvalidRequest(f"image: not base64 ({error})", "image") from None
+        return InvalidRequest(f"image: not base64 ({error})", "image")
 
 
 def _picture(rows: list[Any]) -> Image.Image:

@@ -135,7 +135,7 @@ class ModelPress:
         found = app.state.catalog.tensor(model)
         ctx.request.state.model = found.manifest.tag
         question = natural.Question(text=text, image=image, tensor=tensor)
-        return await natural.ask(found, question)
+        return await natural.ask(app.state.catalog.pool, found, question)
 
     @bentoml.api  # type: ignore[untyped-decorator]
     @typed_errors

@@ -1,25 +1,24 @@
-"""The Open Inference Protocol, version 2: health, metadata and `infer`, in JSON or with binary tensors.
+"""`infer`: tensors in, tensors out; a prompt in and its continuation out, where the model generates text.
 
-Spec: https://github.com/kserve/open-inference-protocol, and Triton's binary tensor extension. Unknown keys
-are ignored, as the protocol wants it.
+A feed-forward model whose bundle tokenizes, or reads images, takes them as they are too: one BYTES tensor.
 """
-
-import json
-from importlib import metadata
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 
-from runtime.manifest import Manifest, TensorSpec
+from runtime.errors import InputError
+from runtime.manifest import ImageProcessing, Manifest, TextProcessing
 from runtime.processing import Array
 from runtime.suggest import nearest
 from service.batcher import Batcher
 from service.body import parse
+from service.catalog import Catalog
+from service.engine import Engine
 from service.errors import InvalidRequest
-from service.tensors import DATATYPES, InputTensor, Parameters, decode, encode
+from service.json_response import dumps
+from service.open_inference.generate import generate
+from service.tensors import InputTensor, Parameters, decode, encode, texts
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -47,53 +46,28 @@ class InferRequest(BaseModel):
 async def infer(request: Request) -> Response:
     """`POST /v2/models/{model}[/versions/{version}]/infer`."""
     catalog, body = request.app.state.catalog, await request.body()
-    model: Batcher = catalog.tensor(**request.path_params)
+    model = catalog.find(**request.path_params)
     length, size = request.headers.get(HEADER_LENGTH), len(body)
     asked, inputs = await catalog.pool.parse(_parsed, size, body, length)
-    outputs = await model.run(inputs)
+    if isinstance(model, Engine):
+        outputs = await generate(request, model, inputs, asked.parameters.model_extra or {})
+    else:
+        outputs = await model.run(await _tensors(catalog, model, inputs))
     size = sum(tensor.nbytes for tensor in outputs.values())
     response: Response = await catalog.pool.parse(_answer, size, model.manifest, asked, outputs)
     return response
 
 
-async def server(request: Request) -> JSONResponse:
-    """`GET /v2`."""
-    extensions = ["binary_tensor_data"]
-    return JSONResponse({"name": "modelpress", "version": _version(), "extensions": extensions})
-
-
-async def live(request: Request) -> JSONResponse:
-    """`GET /v2/health/live`."""
-    return JSONResponse({"live": True})
-
-
-async def ready(request: Request) -> JSONResponse:
-    """`GET /v2/health/ready`."""
-    is_ready = request.app.state.catalog.ready
-    return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
-
-
-async def model(request: Request) -> JSONResponse:
-    """`GET /v2/models/{model}[/versions/{version}]`."""
-    manifest = request.app.state.catalog.find(**request.path_params).manifest
-    request.state.model = manifest.tag
-    return JSONResponse(
-        {
-            "name": manifest.tag,
-            "versions": [manifest.version],
-            "platform": "onnxruntime_onnx",
-            "inputs": [_metadata(spec) for spec in manifest.signature.inputs],
-            "outputs": [_metadata(spec) for spec in manifest.signature.outputs],
-        }
-    )
-
-
-async def model_ready(request: Request) -> JSONResponse:
-    """`GET /v2/models/{model}[/versions/{version}]/ready`."""
-    catalog = request.app.state.catalog
-    manifest = catalog.find(**request.path_params).manifest
-    request.state.model = manifest.tag
-    return JSONResponse({"name": manifest.tag, "ready": catalog.ready}, 200 if catalog.ready else 503)
+async def _tensors(catalog: Catalog, model: Batcher, inputs: dict[str, Array]) -> dict[str, Array]:
+    """The inputs; or what the bundle's processing makes of texts or images."""
+    if not any(tensor.dtype.hasobject for tensor in inputs.values()):
+        return inputs
+    processing = model.manifest.processing
+    if len(inputs) != 1 or not isinstance(processing, ImageProcessing | TextProcessing):
+        raise InputError(f"{model.manifest.tag} takes BYTES as its only input, and only texts or images")
+    (given,) = inputs.values()
+    items = texts(given) if isinstance(processing, TextProcessing) else list(given.ravel())
+    return await catalog.pool.parse(model.model.encode, sum(map(len, given.ravel())), items)
 
 
 def _parsed(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Array]]:
@@ -110,7 +84,7 @@ def _answer(manifest: Manifest, asked: InferRequest, outputs: dict[str, Array]) 
         **({"id": asked.id} if asked.id is not None else {}),
         "outputs": [described for described, _ in tensors],
     }
-    return _response(json.dumps(answer).encode(), b"".join(raw for _, raw in tensors))
+    return _response(dumps(answer), b"".join(raw for _, raw in tensors))
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
@@ -152,27 +126,3 @@ def _response(header: bytes, binary: bytes) -> Response:
         return Response(header, media_type="application/json")
     headers = {HEADER_LENGTH: str(len(header))}
     return Response(header + binary, media_type="application/octet-stream", headers=headers)
-
-
-def _metadata(spec: TensorSpec) -> dict[str, Any]:
-    shape = [axis if isinstance(axis, int) else -1 for axis in spec.shape]
-    return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": shape}
-
-
-def _version() -> str:
-    try:
-        return metadata.version("modelpress")
-    except metadata.PackageNotFoundError:  # in a Bento the packages are plain folders
-        return "unpackaged"
-
-
-routes = [
-    Route("/health/live", live),
-    Route("/health/ready", ready),
-    Route("/models/{name}", model),
-    Route("/models/{name}/ready", model_ready),
-    Route("/models/{name}/infer", infer, methods=["POST"]),
-    Route("/models/{name}/versions/{version}", model),
-    Route("/models/{name}/versions/{version}/ready", model_ready),
-    Route("/models/{name}/versions/{version}/infer", infer, methods=["POST"]),
-]

@@ -48,10 +48,12 @@ def test_pixels_are_an_image(server):
         ({"pixels": [[1, 2], [3]]}, "one length"),
         ({"pixels": [[256]]}, "from 0 to 255"),
         ({"pixels": [[0.5]]}, "rows of integers"),
-        ({"pixels": []}, "rows of integers"),
         ({"image": "§"}, "not base64"),
         ({"image": ""}, "not a readable image"),
         ({"image": []}, "batch is empty"),
+        ({"pixels": []}, "rows of integers"),
+        (3, "should be an object"),
+        ("hello", "not base64"),
         ({"imag": "x"}, "did you mean 'image'"),
     ],
 )
@@ -59,6 +61,46 @@ def test_a_wrong_question_is_a_400_that_says_what_is_wrong(server, body, message
     answer = server.http.post(URL, json=body)
     assert answer.status_code == 400
     assert message in answer.json()["error"]
+
+
+def test_a_form_with_files_is_a_batch(server):
+    files = [("image", ("a.png", png(250), "image/png")), ("other", ("b.png", png(3), "image/png"))]
+    assert labels(server.http.post(URL, files=files)) == ["bright", "dark"]
+    assert labels(server.http.post(URL, files=files[:1])) == ["bright"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"files": {"image": ("a.png", png(1))}, "data": {"text": "x"}},
+        {"files": {"text": (None, "x")}},
+        {"files": {"colour": (None, "x")}},
+        {"content": b"", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+        {"content": b"--", "headers": {"Content-Type": "multipart/form-data"}},
+    ],
+)
+def test_a_form_without_files_or_with_more_is_refused(server, form):
+    assert server.http.post(URL, **form).status_code == 400
+
+
+def test_a_plain_list_is_a_question(server):
+    images = [base64.b64encode(png(value)).decode() for value in (250, 3)]
+    assert labels(server.http.post(URL, json=images)) == ["bright", "dark"]
+    assert labels(server.http.post(URL, json=images[0])) == ["bright"]
+    assert labels(server.http.post(URL, json=np.full((8, 8), 200).tolist())) == ["bright"]
+
+
+def test_a_bad_item_of_a_batch_costs_the_others_nothing(server):
+    good = [base64.b64encode(png(value)).decode() for value in (250, 3)]
+    items = [good[0], "§", base64.b64encode(b"no image").decode(), good[1]]
+    answer = server.http.post(URL, json={"image": items})
+    assert answer.status_code == 200
+    first, second, third, fourth = answer.json()["predictions"]
+    assert (first["label"], fourth["label"]) == ("bright", "dark")
+    assert "not base64" in second["error"]
+    assert "not a readable image" in third["error"]
+    (only,) = server.http.post(URL, json={"image": ["§"]}).json()["predictions"]
+    assert only.keys() == {"error"}
 
 
 def test_a_file_that_is_no_image_is_refused(server):

@@ -1,42 +1,25 @@
 """The Open Inference Protocol, spoken by the unmodified `tritonclient`."""
 
+import io
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from PIL import Image
 from tritonclient import http
 from tritonclient.utils import InferenceServerException
 
 from runtime.bundle import Bundle
 from runtime.model import load_model
+from runtime.sampling import SamplingParams
 
 MODEL = "digits-tiny"
 INFER = f"/v2/models/{MODEL}/infer"
 
 
-@pytest.fixture
-def client(server) -> Iterator[http.InferenceServerClient]:
-    with http.InferenceServerClient(server.url.removeprefix("http://")) as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
     return np.random.default_rng(0).random((3, 1, 8, 8), np.float32)
-
-
-def test_health_and_metadata(client, bundles):
-    manifest = Bundle.open(bundles / "digits").manifest
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    assert client.is_model_ready(MODEL)
-    assert client.is_model_ready(MODEL, manifest.version)
-    assert not client.is_model_ready("nonsense")
-    assert client.get_server_metadata()["name"] == "modelpress"
-    metadata = client.get_model_metadata(MODEL, manifest.version)
-    assert metadata["versions"] == [manifest.version]
-    assert metadata["inputs"] == [{"name": "pixels", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
 
 
 @pytest.mark.parametrize("binary_in", [True, False])
@@ -79,7 +62,9 @@ def test_an_output_that_does_not_exist_is_refused(client, pixels):
         ({"shape": [-1, 1, 8, 8]}, "inputs.0.shape.0"),
         ({"datatype": "FP64"}, "send float32"),
         ({"datatype": "INT8", "data": [300] * 64}, "does not fit INT8"),
-        ({"datatype": "BYTES"}, "not one of"),
+        ({"datatype": "BYTES"}, "send strings"),
+        ({"datatype": "BYTES", "data": ["a"] * 64}, "not a readable image"),
+        ({"datatype": "FLOAT"}, "not one of"),
         ({"name": "pixel"}, "unknown input 'pixel'; digits-tiny takes 'pixels'"),
         ({"data": None, "parameters": {"binary_data_size": 256}}, "cut off at 0 bytes"),
     ],
@@ -103,7 +88,54 @@ def test_a_header_length_beyond_the_body_is_refused(server):
     assert answer.status_code == 400
 
 
-def test_a_text_model_says_where_to_ask_it(server):
-    answer = server.http.post("/v2/models/chatter-tiny/infer", json={"inputs": []})
+def file(value: int) -> bytes:
+    picture = io.BytesIO()
+    Image.new("L", (8, 8), value).save(picture, "PNG")
+    return picture.getvalue()
+
+
+def test_image_files_are_taken_as_they_are(client):
+    given = np.array([file(255), file(0)], object)
+    tensor = http.InferInput("image", [2], "BYTES")
+    tensor.set_data_from_numpy(given)
+    logits = client.infer(MODEL, [tensor]).as_numpy("logits")
+    np.testing.assert_allclose(logits, [[-0.5, 0.5], [0.5, -0.5]], atol=1e-6)
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_a_text_model_takes_prompts_and_gives_their_continuations(client, bundles, binary_in, binary_out):
+    model = load_model(Bundle.open(bundles / "chatter"))
+    prompts = ["def main(", "import ", "x = ["]
+    tensor = http.InferInput("text_input", [3, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[each.encode()] for each in prompts], object), binary_data=binary_in)
+    wanted = [http.InferRequestedOutput("text_output", binary_data=binary_out)]
+    result = client.infer(
+        "chatter-tiny",
+        [tensor],
+        outputs=wanted,
+        parameters={"max_tokens": 7, "temperature": 0.0, "mood": "any"},
+    )
+    expected = ["".join(model.generate(each, SamplingParams(7, temperature=0))) for each in prompts]
+    said = result.as_numpy("text_output")
+    assert said.shape == (3, 1)
+    assert [each.decode() if isinstance(each, bytes) else each for each in said.ravel()] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "parameters", "message"),
+    [
+        ({"name": "x"}, {}, "only input is 'text_input'"),
+        ({"datatype": "INT64", "data": [1]}, {}, "BYTES"),
+        ({"shape": [0], "data": []}, {}, "BYTES"),
+        ({}, {"top_p": 2.0}, "top_p is 2"),
+        ({}, {"seed": "x"}, "seed"),
+        ({"data": [""]}, {}, "prompt is empty"),
+    ],
+)
+def test_what_a_text_model_cannot_take_is_refused(server, change, parameters, message):
+    tensor = {"name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["a"]} | change
+    body = {"inputs": [tensor], "parameters": parameters}
+    answer = server.http.post("/v2/models/chatter-tiny/infer", json=body)
     assert answer.status_code == 400
-    assert "/v1/completions" in answer.json()["error"]
+    assert message in answer.json()["error"]
