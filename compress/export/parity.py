@@ -1,7 +1,7 @@
 """Whether a graph computes what the torch module computes: real inputs, batched, ragged, with the cache on.
 
 The error is the largest absolute difference over the largest absolute value of the torch output. It judges
-the float32 export only; what a compression step changes is the gate's business.
+the export only; what a compression step changes is the gate's business.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
@@ -20,6 +21,8 @@ from runtime.session import open_session
 
 # float32 over a few hundred accumulated products keeps about five digits.
 TOLERANCE = 1e-4
+# In a graph of integers the last digit of a sum may round an activation the other way: a step in 255.
+ROUNDING_TOLERANCE = 2e-2
 PROMPT_LENGTHS = (17, 5, 30)
 DECODE_STEPS = 4
 
@@ -69,9 +72,11 @@ def _relative_error(got: Array, wanted: Array) -> float:
 
 
 def _judge(error: float, path: Path) -> dict[str, float]:
-    if not error <= TOLERANCE:
+    rounds = any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
+    tolerance = ROUNDING_TOLERANCE if rounds else TOLERANCE
+    if not error <= tolerance:
         raise ExportError(
-            f"{path.name}: the graph's outputs differ from torch's by {error:.1e} (relative; {TOLERANCE:.0e} "
+            f"{path.name}: the graph's outputs differ from torch's by {error:.1e} (relative; {tolerance:.0e} "
             "is allowed); the model uses an operation that does not export faithfully"
         )
-    return {"relative_error": error, "tolerance": TOLERANCE}
+    return {"relative_error": error, "tolerance": tolerance}

@@ -17,6 +17,9 @@ Bytes = npt.NDArray[np.uint8]
 # Ranges tried, as fractions of the full one. Below 0.7 no weight of the models measured here chose any.
 SHRINKS = np.linspace(1.0, 0.7, 13, dtype=np.float32)
 
+# 8 bits, zero in the middle.
+CENTRED_TOP = 127
+
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
@@ -42,6 +45,24 @@ def quantize_blocks(weight: Floats, bits: int, group_size: int) -> Blocks:
         best = _better(best, _round(groups, bits, shrink))
     values, scales, zero_points, _ = best
     return Blocks(values, scales, zero_points, bits, (weight.shape[0], weight.shape[1]))
+
+
+def quantize_rows(weight: Floats) -> Blocks:
+    """Quantize `weight` float32 [rows, width] to 8 bits with one scale a row, zero in the middle.
+
+    The group is the least that the kernels take and a row fits in: 16 times a power of two.
+    """
+    group_size = max(16, 1 << (weight.shape[1] - 1).bit_length())
+    groups = in_groups(weight, group_size)
+    scales = np.maximum(np.abs(groups).max(-1) / CENTRED_TOP, np.finfo(np.float32).tiny).astype(np.float32)
+    centre = np.full(scales.shape, 1 << 7, np.uint8)
+    values = (np.round(groups / scales[..., None]) + centre[..., None]).astype(np.uint8)
+    return Blocks(values, scales, centre, 8, (weight.shape[0], weight.shape[1]))
+
+
+def is_centred(blocks: Blocks) -> bool:
+    """Whether every zero point is the middle one, which the kernels take for granted without any."""
+    return bool((blocks.zero_points == 1 << (blocks.bits - 1)).all())
 
 
 def in_groups(weight: Floats, group_size: int) -> Floats:

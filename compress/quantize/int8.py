@@ -1,7 +1,7 @@
 """int8 by onnxruntime's own quantizer: dynamic, and static with calibrated ranges in QDQ form.
 
 It prepares the graph (shapes inferred, batch norms folded) and feeds calibration data; the arithmetic is
-onnxruntime's. What its quantizer would handle badly, `weights` does: embeddings get a scale a group instead
+onnxruntime's. What its quantizer would handle badly, `weights` does: embeddings get a scale a row instead
 of one for the table, and convolutions too narrow for int8 kernels keep float32 arithmetic on int8 weights.
 """
 
@@ -141,7 +141,7 @@ def _prepare(source: Path, target: Path) -> Path:
 def _finish(target: Path, prepared: Path) -> None:
     prepared.unlink()
     model = onnx.load(target)
-    quantize_embeddings(model, bits=8, group_size=32)
+    quantize_embeddings(model)
     store_convolutions(model)
     drop_zero_points(model)
     strip(model)

@@ -8,11 +8,21 @@ inputs, and a look-up has none.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from compress.quantize.blockwise import Blocks, Floats, pack, pack_zero_points, quantize_blocks
+from compress.quantize.blockwise import (
+    Blocks,
+    Floats,
+    is_centred,
+    pack,
+    pack_zero_points,
+    quantize_blocks,
+    quantize_rows,
+)
 from compress.quantize.config import WeightOnly
 from compress.quantize.gptq import Doubles, output_error, quantize_gptq
 from compress.quantize.graph import (
@@ -65,28 +75,30 @@ def rounding_error(model: ModelProto, config: WeightOnly, hessians: Mapping[str,
     return tally.output_error()
 
 
-def quantize_embeddings(model: ModelProto, *, bits: int, group_size: int) -> None:
-    """Rewrite only the embedding look-ups of `model`, in place."""
+def quantize_embeddings(model: ModelProto) -> None:
+    """Rewrite only the embedding look-ups of `model`, in place: 8 bits, one scale a row."""
     weights = stored_weights(model)
     for use in [use for use in weight_uses(model, weights) if use.looks_up]:
-        store_blocks(model, [use], quantize_blocks(table(weights, use), bits, group_size))
+        store_blocks(model, [use], quantize_rows(table(weights, use)))
     finish(model)
 
 
 def store_blocks(model: ModelProto, uses: Sequence[Use], blocks: Blocks, accuracy_level: int = 0) -> None:
     """Store `blocks` under the first use's weight and let every one of `uses` read them."""
     name = uses[0].weight
-    packed = {"q": pack(blocks), "s": blocks.scales, "z": pack_zero_points(blocks)}
-    model.graph.initializer.extend(
-        numpy_helper.from_array(value, f"{name}.{part}") for part, value in packed.items()
-    )
+    packed: dict[str, npt.NDArray[Any]] = {"q": pack(blocks), "s": blocks.scales}
+    if not is_centred(blocks):  # what an absent zero point means
+        packed["z"] = pack_zero_points(blocks)
+    if all(use.looks_up for use in uses):
+        packed["q"] = packed["q"].reshape(blocks.shape[0], -1)[:, : _row_bytes(blocks)]
+    stored = [f"{name}.{part}" for part in packed]
+    model.graph.initializer.extend(map(numpy_helper.from_array, packed.values(), stored))
     for use in uses:
         if use.looks_up:
-            flat = np.array([blocks.shape[0], -1], np.int64)
-            model.graph.initializer.append(numpy_helper.from_array(flat, f"{use.node.output[0]}.flat"))
-            replace_node(model, use.node, _lookup_nodes(use, name, blocks))
+            flat = packed["q"].ndim == 2
+            replace_node(model, use.node, _lookup_nodes(model, use, stored, blocks, flat=flat))
         else:
-            product = _product_node(use, name, blocks, accuracy_level)
+            product = _product_node(use, stored, blocks, accuracy_level)
             replace_node(model, use.node, with_bias(use, product))
 
 
@@ -138,10 +150,10 @@ class _Tally:
         return {**found, "output_error": self.output_error()} if self.layers else found
 
 
-def _product_node(use: Use, name: str, blocks: Blocks, accuracy_level: int) -> NodeProto:
+def _product_node(use: Use, stored: Sequence[str], blocks: Blocks, accuracy_level: int) -> NodeProto:
     return helper.make_node(
         "MatMulNBits",
-        [use.activation, *(f"{name}.{part}" for part in "qsz")],
+        [use.activation, *stored],
         [use.node.output[0]],
         domain=CONTRIB,
         K=blocks.shape[1],
@@ -152,19 +164,36 @@ def _product_node(use: Use, name: str, blocks: Blocks, accuracy_level: int) -> N
     )
 
 
-def _lookup_nodes(use: Use, name: str, blocks: Blocks) -> list[NodeProto]:
-    output = use.node.output[0]
-    rows = f"{output}.rows"
-    return [
-        helper.make_node("Reshape", [f"{name}.q", f"{output}.flat"], [rows]),
-        helper.make_node(
-            "GatherBlockQuantized",
-            [rows, use.activation, f"{name}.s", f"{name}.z"],
-            [output],
-            domain=CONTRIB,
-            bits=blocks.bits,
-            block_size=blocks.values.shape[2],
-            gather_axis=0,
-            quantize_axis=1,
-        ),
-    ]
+def _lookup_nodes(
+    model: ModelProto, use: Use, stored: Sequence[str], blocks: Blocks, *, flat: bool
+) -> list[NodeProto]:
+    """The look-up; before it, for a weight that products read too, groups laid out as plain rows."""
+    rows, *rest = stored
+    nodes, output = [], use.node.output[0]
+    if not flat:
+        sizes = {"shape": [blocks.shape[0], -1], "start": [0], "end": [_row_bytes(blocks)], "axis": [1]}
+        names = {part: f"{output}.{part}" for part in sizes}
+        model.graph.initializer.extend(
+            numpy_helper.from_array(np.array(sizes[part], np.int64), names[part]) for part in sizes
+        )
+        padded, rows = f"{output}.padded", f"{output}.rows"
+        nodes = [
+            helper.make_node("Reshape", [stored[0], names["shape"]], [padded]),
+            helper.make_node("Slice", [padded, names["start"], names["end"], names["axis"]], [rows]),
+        ]
+    gather = helper.make_node(
+        "GatherBlockQuantized",
+        [rows, use.activation, *rest],
+        [output],
+        domain=CONTRIB,
+        bits=blocks.bits,
+        block_size=blocks.values.shape[2],
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    return [*nodes, gather]
+
+
+def _row_bytes(blocks: Blocks) -> int:
+    """Bytes of a row without the padding of its last group."""
+    return blocks.shape[1] * blocks.bits // 8

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from compress.quantize.blockwise import pack, pack_zero_points, quantize_blocks
+from compress.quantize.blockwise import is_centred, pack, pack_zero_points, quantize_blocks, quantize_rows
 
 WEIGHTS = arrays(
     np.float32, st.tuples(st.integers(1, 5), st.integers(1, 70)), elements=st.floats(-10, 10, width=32)
@@ -62,3 +62,14 @@ def test_packing_is_two_values_a_byte_low_half_first(groups: int) -> None:
     zero_points = pack_zero_points(blocks)
     assert zero_points.shape == (3, (groups + 1) // 2)
     np.testing.assert_array_equal(zero_points[:, 0] & 15, blocks.zero_points[:, 0])
+
+
+@pytest.mark.parametrize("width", [5, 36, 384])
+def test_rows_are_rounded_to_the_nearest_of_their_own_255_steps(width: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((7, width)).astype(np.float32) * np.arange(7)[:, None]
+    blocks = quantize_rows(weight.astype(np.float32))
+    steps = np.abs(weight).max(1, keepdims=True) / 127
+    assert (np.abs(blocks.dequantize() - weight) <= steps / 2 + 1e-6).all()
+    assert is_centred(blocks)
+    assert blocks.values.shape[1] == 1
+    assert not is_centred(quantize_blocks(weight.astype(np.float32), 8, 16))
