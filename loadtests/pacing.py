@@ -5,12 +5,14 @@ are as coarse as a millisecond, and uvloop's fire up to a millisecond early; spi
 and takes the core that the server under test may need. Measured with uvloop on 2 shared cores at 300/s, lag
 p50 and generator CPU: timers 390 µs and 4 %, spinning 2 µs and 24 %, this thread 230 µs and 4 %.
 
-A time that has passed is called at once; the times after it keep their places.
+A time that has passed is called at once, together with all others that have; the times after it keep their
+places.
 """
 
 import asyncio
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 now = time.perf_counter
@@ -36,8 +38,15 @@ class Pacer:
         self._thread.join()
 
     def _run(self) -> None:
-        for index, offset in enumerate(self._offsets):
-            if self._stopped.wait(self._start + offset - now()):
+        index = 0
+        while index < len(self._offsets):
+            if self._stopped.wait(self._start + self._offsets[index] - now()):
                 return
-            self._loop.call_soon_threadsafe(self._send, index)
+            due = max(index + 1, bisect_right(self._offsets, now() - self._start, lo=index))
+            self._loop.call_soon_threadsafe(self._call, index, due)
+            index = due
         self._loop.call_soon_threadsafe(self.finished.set)
+
+    def _call(self, first: int, beyond: int) -> None:
+        for index in range(first, beyond):
+            self._send(index)

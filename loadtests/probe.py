@@ -4,34 +4,31 @@ The probe's requests are not measured. It goes one after the other: a cold serve
 first.
 """
 
-from collections.abc import Sequence
-
-import aiohttp
-
-from loadtests.client import Sample, send
+from loadtests.address import API_KEY_VARIABLE
+from loadtests.client import Client, Ready
 from loadtests.errors import ProbeFailed
-from loadtests.pacing import now
-from loadtests.plan import API_KEY_VARIABLE, Arrival
+from loadtests.plan import Plan
+from loadtests.sample import Sample
 from loadtests.scenario import Scenario
 
 
-async def probe(session: aiohttp.ClientSession, plan: Sequence[Arrival], scenario: Scenario) -> None:
+async def probe(client: Client, plan: Plan, scenario: Scenario) -> None:
     """Raises ProbeFailed for the first kind of request that the server does not answer well."""
-    first_of_each = {arrival.request: arrival for arrival in reversed(plan)}
-    for number in sorted(first_of_each):
-        arrival = first_of_each[number]
-        sample = await send(session, arrival, now(), scenario.timeout)
+    for row in plan.kinds():
+        ready = plan.call(row)
+        sample = await client.ask(ready, scenario.timeout)
         if sample.error:
-            target = f"{scenario.mix[number].dialect} {scenario.mix[number].target}"
-            raise ProbeFailed(_explain(arrival, sample, target, scenario.timeout))
+            entry = scenario.mix[ready.request]
+            target = f"{entry.dialect} {entry.target}"
+            raise ProbeFailed(explain(client, ready, sample, target, scenario.timeout))
 
 
-def _explain(arrival: Arrival, sample: Sample, target: str, timeout: float) -> str:
+def explain(client: Client, ready: Ready, sample: Sample, target: str, timeout: float) -> str:
     """One line: where, what, and what to do."""
-    url, detail = arrival.url, sample.detail
+    url, detail = f"{client.address}{ready.call.path}", sample.detail
     match sample.error:
         case "connect":
-            return f"cannot reach {url.origin()}: {detail}"
+            return f"cannot reach {client.address.origin}: {detail}"
         case "timeout":
             return f"{url} did not answer within the timeout of {timeout:g} s ({target})"
         case "http_401" | "http_403":

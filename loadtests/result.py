@@ -5,27 +5,29 @@ package to be read. One unit: milliseconds, rounded to the microsecond before an
 them.
 """
 
-import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from loadtests.client import Sample, milliseconds
-from loadtests.errors import InvalidOption
+from loadtests import schedule, server, steady
+from loadtests.columns import Columns
 from loadtests.objectives import limits_per_request
+from loadtests.recording import Recording
+from loadtests.samples import Samples
 from loadtests.scenario import Scenario
-from loadtests.session import Recording
+from loadtests.schedule import OnOffArrivals, StagedArrivals, TraceArrivals
+from loadtests.server import Server
+from loadtests.steady import Steady
 from loadtests.summary import Summary, Window, summarise
 from loadtests.verdict import LATE_MS, Generator, Judgement, Outcome, judge, outcome, why_invalid
 
-PACKAGES = ("modelpress", "aiohttp", "numpy", "uvloop")
+PACKAGES = ("modelpress", "httptools", "numpy", "uvloop")
 
 
 class Document(BaseModel):
@@ -44,32 +46,29 @@ class Machine(Document):
 
 
 class Counts(Document):
-    """`planned` and `sent` include the warm-up; `unfinished` requests were given up at an interruption."""
+    """`planned` and `sent` include the warm-up; `unfinished` requests were given up at an interruption.
+
+    `skipped` are turns of conversations that had failed before or went on for too long.
+    """
 
     planned: int
     sent: int
     measured: int
     unfinished: int
+    skipped: int
 
 
-class Samples(Document):
-    """One column for each field and one row for each request that ended, in planned order.
+class Course(Document):
+    """How the run went: of the whole, what its samples do not tell. Milliseconds after the start of the plan."""
 
-    `planned_ms` counts from the start of the warm-up, `request` is the place in the mix.
-    """
-
-    request: list[int]
-    planned_ms: list[float]
-    lag_ms: list[float]
-    latency_ms: list[float]
-    error: list[str | None]
-    tokens: list[int | None]
-    ttft_ms: list[float | None]
-    itl_ms: list[list[float]]
+    started_at: datetime
+    ended_ms: float | None
+    interrupted_ms: float | None
+    cpu_shares: list[float]
 
 
 class Result(Document):
-    """A run and its verdict. `by_request` follows the order of the mix."""
+    """A run and its verdict. `by_request` follows the order of the mix. `shard` is one generator's of several."""
 
     schema_version: Literal[1] = 1
     outcome: Outcome
@@ -79,86 +78,116 @@ class Result(Document):
     by_request: list[Summary]
     counts: Counts
     generator: Generator
+    steady: Steady | None
+    window: Window
+    server: Server
     url: str
-    started_at: datetime
+    course: Course
+    shard: tuple[int, int]
     scenario: Scenario
     machine: Machine
     versions: dict[str, str]
-    samples: Samples
+    samples: Columns
 
 
-def build(scenario: Scenario, url: str, recording: Recording) -> Result:
+def build(scenario: Scenario, url: str, recording: Recording, shard: tuple[int, int] = (0, 1)) -> Result:
     """Judge the recording and put everything together."""
-    samples = sorted(recording.samples, key=lambda sample: sample.planned)
-    window = measured_window(scenario, recording)
+    start = recording.start
+    samples = recording.table.samples(start)
+    unfinished = recording.sent - recording.ended
+    course = Course(
+        started_at=recording.started_at,
+        ended_ms=_after(start, recording.ended_at),
+        interrupted_ms=_after(start, recording.interrupted_at),
+        cpu_shares=[round(recording.cpu_share, 3)],
+    )
+    counts = Counts(
+        planned=recording.planned or recording.sent,
+        sent=recording.sent,
+        measured=0,
+        unfinished=unfinished,
+        skipped=recording.skipped,
+    )
+    seen = server.describe(recording.observed, start, samples, unfinished)
+    return assemble(scenario, url, samples, course, counts, seen, shard)
+
+
+def assemble(
+    scenario: Scenario,
+    url: str,
+    samples: Samples,
+    course: Course,
+    counts: Counts,
+    seen: Server,
+    shard: tuple[int, int] = (0, 1),
+) -> Result:
+    """The document of these samples, whether one generator or several took them."""
+    settled = find_steady(scenario, samples)
+    window = measured_window(scenario, samples, course, settled)
     limits = limits_per_request(scenario.objectives)
-    summary = summarise(samples, window, limits)
-    generator = describe_generator(samples, window, recording)
+    summary = summarise(samples, window, limits, schedule.at_once(scenario.arrivals))
     by_request = [
-        summarise([sample for sample in samples if sample.request == number], window, limits)
+        summarise(samples.take(samples.request == number), window, limits)
         for number in range(len(scenario.mix))
     ]
+    generator = describe_generator(samples, window, course)
     judgements = judge(scenario.objectives, summary)
     invalid = list(why_invalid(summary, by_request, generator))
+    if shard[1] > 1:
+        invalid.append(f"shard {shard[0]} of {shard[1]}: merge it with the others")
     return Result(
         outcome=outcome(invalid, judgements),
         invalid=invalid,
         objectives=judgements,
         summary=summary,
         by_request=by_request,
-        counts=count(summary, recording),
+        counts=counts.model_copy(update={"measured": summary.requests}),
         generator=generator,
+        steady=settled,
+        window=window,
+        server=seen,
         url=url,
-        started_at=recording.started_at,
+        course=course,
+        shard=shard,
         scenario=scenario,
         machine=this_machine(),
         versions={"python": platform.python_version()} | installed(PACKAGES),
-        samples=columns(samples, recording.start),
+        samples=Columns.of(samples),
     )
 
 
-def measured_window(scenario: Scenario, recording: Recording) -> Window:
-    """What follows the warm-up, cut short by an interruption."""
-    start = recording.start + scenario.warmup
-    end = start + scenario.duration
-    if recording.interrupted_at is not None:
-        end = max(start, min(end, recording.interrupted_at))
-    return Window(start, end)
+def find_steady(scenario: Scenario, samples: Samples) -> Steady | None:
+    """Where latencies settled after the warm-up. A load that changes on purpose has no steady state."""
+    if isinstance(scenario.arrivals, OnOffArrivals | StagedArrivals | TraceArrivals):
+        return None
+    found = samples.take(samples.good & (samples.planned_ms >= scenario.fixed_warmup * 1e3))
+    return steady.find(found.planned_ms, found.latency_ms)
 
 
-def describe_generator(samples: Sequence[Sample], window: Window, recording: Recording) -> Generator:
+def measured_window(scenario: Scenario, samples: Samples, course: Course, settled: Steady | None) -> Window:
+    """What follows the warm-up, cut short by an interruption, or by the last answer where that is the end."""
+    start, end = scenario.fixed_warmup * 1e3, scenario.span * 1e3
+    if scenario.warmup == "auto" and settled is not None:
+        start = end / 2 if settled.from_ms is None else settled.from_ms
+    if end == float("inf"):
+        end = float(samples.ended_ms.max(initial=0.0)) + 0.001
+    if course.interrupted_ms is not None:
+        end = min(end, course.interrupted_ms)
+    return Window(start, max(start, end))
+
+
+def describe_generator(samples: Samples, window: Window, course: Course) -> Generator:
     """The achieved rate stretches the window to the last send that was planned in it."""
-    planned = [sample for sample in samples if window.holds(sample.planned)]
-    last_sent = max((sample.sent for sample in planned), default=window.end)
-    stretched = Window(window.start, max(window.end, last_sent))
+    planned = samples.take(window.holds(samples.planned_ms))
+    last_sent = float((planned.planned_ms + planned.lag_ms).max(initial=window.end))
+    stretched = Window(window.start, last_sent)
     return Generator(
         offered_rps=window.per_second(len(planned)),
         achieved_rps=stretched.per_second(len(planned)),
-        late=sum(sample.lag_ms > LATE_MS for sample in planned),
-        cpu_share=round(recording.cpu_share, 3),
-        interrupted=recording.interrupted_at is not None,
-    )
-
-
-def count(summary: Summary, recording: Recording) -> Counts:
-    return Counts(
-        planned=recording.planned,
-        sent=recording.sent,
-        measured=summary.requests,
-        unfinished=recording.sent - len(recording.samples),
-    )
-
-
-def columns(samples: Sequence[Sample], start: float) -> Samples:
-    return Samples(
-        request=[sample.request for sample in samples],
-        planned_ms=[milliseconds(sample.planned - start) for sample in samples],
-        lag_ms=[sample.lag_ms for sample in samples],
-        latency_ms=[sample.latency_ms for sample in samples],
-        error=[sample.error for sample in samples],
-        tokens=[sample.tokens for sample in samples],
-        ttft_ms=[sample.ttft_ms for sample in samples],
-        itl_ms=[sample.gaps_ms for sample in samples],
+        late=int((planned.lag_ms > LATE_MS).sum()),
+        cpu_share=max(course.cpu_shares),
+        interrupted=course.interrupted_ms is not None,
+        count=len(course.cpu_shares),
     )
 
 
@@ -180,18 +209,5 @@ def installed(packages: Sequence[str]) -> dict[str, str]:
     return versions
 
 
-def check_writable(path: Path) -> None:
-    """Raises InvalidOption if a result could not be written there after the run."""
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise InvalidOption(f"--out {path}: not a file in a folder that can be written to")
-
-
-def write(result: Result, path: Path) -> None:
-    """All of it or nothing: under another name first, and then renamed. Raises InvalidOption."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(result.model_dump_json(indent=1), encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise InvalidOption(f"--out {path}: {error.strerror}") from error
+def _after(start: float, moment: float | None) -> float | None:
+    return None if moment is None else round((moment - start) * 1e3, 3)

@@ -4,55 +4,105 @@ A scenario knows nothing of the server's address: the same file measures any dep
 function here that touches the file system.
 """
 
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from loadtests import locate
+from loadtests import locate, schedule
+from loadtests.address import API_KEY_VARIABLE
 from loadtests.config import Config, complaint, suggest
-from loadtests.dialects import Request
+from loadtests.dialects import Request, takes_sizes
 from loadtests.errors import InvalidOption, InvalidScenario
 from loadtests.objectives import Objectives, limits
+from loadtests.schedule import Arrivals, TraceArrivals
 
 SHIPPED = Path(__file__).parent / "scenarios"
 
+DEFAULT_DURATION = 10.0
 
-class PoissonArrivals(Config):
-    """Independent arrivals, as from many users who know nothing of each other; on average `rate` a second."""
-
-    kind: Literal["poisson"]
-    rate: PositiveFloat
-
-
-class ConstantArrivals(Config):
-    """Evenly spaced arrivals: exactly `rate` per second, the kindest load there is."""
-
-    kind: Literal["constant"]
-    rate: PositiveFloat
-
-
-Arrivals = Annotated[PoissonArrivals | ConstantArrivals, Field(discriminator="kind")]
+# A field name of HTTP (RFC 9110, 5.6.2).
+TOKEN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 
 
 class Scenario(Config):
-    """Seconds throughout. The measured `duration` begins after `warmup`, which is sent but not counted."""
+    """Seconds throughout. The measured `duration` begins after `warmup`, which is sent but not counted.
+
+    Without a `duration`, arrivals that have a length of their own (stages, traces, a number of requests) take
+    that, and others 10 s. `warmup: auto` measures from where the server is found to have settled. `metrics` is
+    where the server tells about itself.
+    """
 
     arrivals: Arrivals
-    duration: PositiveFloat = 10.0
-    warmup: NonNegativeFloat = 1.0
+    duration: PositiveFloat | None = None
+    warmup: NonNegativeFloat | Literal["auto"] = 1.0
     seed: NonNegativeInt = 0
     timeout: PositiveFloat = 30.0
+    headers: dict[str, str] = Field(default_factory=dict)
+    key_header: str = Field(default="Authorization", pattern=TOKEN)
+    metrics: str | None = Field(default="/metrics", pattern="^/")
     mix: tuple[Request, ...] = Field(min_length=1)
     objectives: Objectives = Objectives()
+
+    @property
+    def fixed_warmup(self) -> float:
+        return 0.0 if self.warmup == "auto" else self.warmup
+
+    @property
+    def span(self) -> float:
+        """From the first send to the last; infinite where a number of requests decides."""
+        if self.duration is not None:
+            return self.fixed_warmup + self.duration
+        if schedule.limit(self.arrivals) is not None:
+            return math.inf
+        return schedule.own_length(self.arrivals) or self.fixed_warmup + DEFAULT_DURATION
+
+    @property
+    def measured_s(self) -> float:
+        return self.span - self.fixed_warmup
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not re.match(TOKEN, name) or not value.isprintable() or not value.isascii():
+                raise ValueError(f"'{name}' and its value are no header")
+            if name.lower() in ("authorization", "content-length", "host", "transfer-encoding"):
+                raise ValueError(f"{name} is set by us; a key goes into {API_KEY_VARIABLE}, see key_header")
+        return headers
 
     @model_validator(mode="after")
     def _objectives_have_a_measure(self) -> Self:
         streams = any(getattr(request, "stream", False) for request in self.mix)
         for limit in limits(self.objectives):
-            if limit.measure != "latency" and not streams:
+            if limit.measure in ("ttft", "tpot", "itl") and not streams:
                 raise complaint("no request in the mix streams tokens", at=("objectives", limit.name))
+            if limit.measure == "query" and schedule.at_once(self.arrivals) == 1:
+                raise complaint("only multi-stream arrivals have queries", at=("objectives", limit.name))
+        return self
+
+    @model_validator(mode="after")
+    def _trace_fits_the_mix(self) -> Self:
+        lines = self.arrivals.lines if isinstance(self.arrivals, TraceArrivals) else []
+        for number, line in enumerate(lines, 1):
+            if line.request is not None and not 0 <= line.request < len(self.mix):
+                raise complaint(
+                    f"request {number} is of entry {line.request}, which the mix lacks", at=("mix",)
+                )
+        if any(line.prompt or line.answer for line in lines) and not all(map(takes_sizes, self.mix)):
+            raise complaint("the trace has sizes, which only `generated` prompts can take", at=("mix",))
         return self
 
 
@@ -92,13 +142,24 @@ def override(
     model: str | None = None,
 ) -> Scenario:
     """The scenario with what the command line changes. Raises InvalidOption."""
-    document = scenario.model_dump()
-    changes = {"duration": duration, "seed": seed}
-    document |= {key: value for key, value in changes.items() if value is not None}
-    if rate is not None:
-        document["arrivals"]["rate"] = rate
+    given = {"duration": duration, "seed": seed, "arrivals.rate": rate}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if rate is not None and not hasattr(scenario.arrivals, "rate"):
+        raise InvalidOption(f"--rate: {scenario.arrivals.kind} arrivals have no rate to change")
     if model is not None:
-        _rename_models(document["mix"], model)
+        changes["mix"] = _rename_models(scenario.model_dump(exclude_unset=True)["mix"], model)
+    return changed(scenario, changes)
+
+
+def changed(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
+    """The scenario with other values under dotted keys. Raises InvalidOption."""
+    document = scenario.model_dump(exclude_unset=True)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        place = document
+        for name in path:
+            place = place[name]
+        place[last] = value
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:
@@ -106,13 +167,14 @@ def override(
         raise InvalidOption(f"--{first['loc'][-1]}: {locate.message(first)}") from error
 
 
-def _rename_models(mix: list[dict[str, Any]], model: str) -> None:
+def _rename_models(mix: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
     """Let every entry of the mix that names a model name this one."""
     named = [entry for entry in mix if "model" in entry]
     if not named:
         raise InvalidOption("--model: no request in the scenario names a model")
     for entry in named:
         entry["model"] = model
+    return mix
 
 
 def _yaml_error(error: yaml.YAMLError, path: Path) -> str:

@@ -1,112 +1,79 @@
 """A run: draw the plan, probe the server, send everything on time, wait for every answer.
 
-Open loop: a request goes out at its planned time whether or not the ones before it have been answered. Each
-has its own deadline, so a run ends at most one timeout after its last request, whatever the server does.
 Cancelling the run (Ctrl-C does) ends the sending and keeps what was measured.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
 
-import aiohttp
-
-from loadtests.client import Sample, connect, send
-from loadtests.pacing import Pacer, now
-from loadtests.plan import Arrival, draw
+from loadtests import address
+from loadtests.client import Client
+from loadtests.driver import Driver
+from loadtests.errors import ConnectFailed, ProbeFailed
+from loadtests.monitor import watching
+from loadtests.pacing import now
+from loadtests.plan import WHOLE, Plan, Shard, draw
 from loadtests.probe import probe
+from loadtests.recording import Recording, Table
 from loadtests.scenario import Scenario
 
 # Between the end of the preparations and the start of the plan.
 HEAD_START_S = 0.05
 
-
-@dataclass(slots=True)
-class Recording:
-    """A run as it was observed; it may be read while the run goes on. Clock times in seconds.
-
-    `cpu_share` is the part of its one core that the generator's loop used while it was sending.
-    """
-
-    planned: int
-    started_at: datetime = field(default_factory=partial(datetime.now, UTC))
-    start: float = 0.0
-    sent: int = 0
-    failed: int = 0
-    samples: list[Sample] = field(default_factory=list)
-    interrupted_at: float | None = None
-    cpu_share: float = 0.0
-
+# A closed loop does not know how much it will send; its table grows from here.
+CLOSED_CAPACITY = 4096
 
 Watch = Callable[[Recording], AbstractContextManager[object]]
 
 
-def run(scenario: Scenario, url: str, watch: Watch = nullcontext) -> Recording:
+def run(
+    scenario: Scenario, url: str, watch: Watch = nullcontext, shard: Shard = WHOLE, at: float | None = None
+) -> Recording:
     """Measure from synchronous code. Ctrl-C ends the sending and gives what was recorded until then."""
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-        return runner.run(measure(scenario, url, watch))
+        return runner.run(measure(scenario, url, watch, shard, at))
 
 
-async def measure(scenario: Scenario, url: str, watch: Watch = nullcontext) -> Recording:
-    """The whole run. `watch` is entered with the recording for as long as requests are sent or awaited.
+async def measure(
+    scenario: Scenario, url: str, watch: Watch = nullcontext, shard: Shard = WHOLE, at: float | None = None
+) -> Recording:
+    """The whole run, or one generator's shard of it. It starts `at` a Unix time, or as soon as it can.
 
-    Raises InvalidScenario, InvalidOption or ProbeFailed before anything is measured.
+    `watch` is entered with the recording for as long as requests are sent or awaited. Raises InvalidScenario,
+    InvalidOption or ProbeFailed before anything is measured.
     """
-    plan = draw(scenario, url)
-    recording = Recording(planned=len(plan))
-    async with connect() as session:
-        await probe(session, plan, scenario)
-        with watch(recording):
-            await drive(session, plan, scenario.timeout, recording)
+    client = Client(address.parse(url), scenario.headers, scenario.key_header)
+    plan = draw(scenario, client, shard)
+    recording = Recording(plan.requests, Table(plan.requests or CLOSED_CAPACITY))
+    try:
+        async with client:
+            await probe(client, plan, scenario)
+            # The first generator watches for all: the server's own figures are about all of them.
+            look = shard.index == 0
+            async with watching(client, scenario.metrics, recording.observed, look):
+                with watch(recording):
+                    await conduct(client, plan, scenario.timeout, recording, at)
+    except ConnectFailed as error:
+        raise ProbeFailed(f"cannot reach {client.address}: {error}") from error
     return recording
 
 
-async def drive(
-    session: aiohttp.ClientSession, plan: Sequence[Arrival], timeout: float, recording: Recording
+async def conduct(
+    client: Client, plan: Plan, timeout: float, recording: Recording, at: float | None = None
 ) -> None:
-    """Send the plan and collect the samples; every request has ended when this returns."""
-    in_flight: set[asyncio.Task[Sample]] = set()
-
-    def launch(index: int) -> None:
-        if recording.interrupted_at is None:
-            arrival = plan[index]
-            planned = recording.start + arrival.offset
-            task = asyncio.create_task(send(session, arrival, planned, timeout))
-            in_flight.add(task)
-            task.add_done_callback(collect)
-            recording.sent += 1
-
-    def collect(task: asyncio.Task[Sample]) -> None:
-        in_flight.discard(task)
-        if not task.cancelled():
-            sample = task.result()
-            recording.samples.append(sample)
-            recording.failed += sample.error is not None
-
-    began, cpu_before = now(), time.thread_time()
-    recording.start = began + HEAD_START_S
-    pacer = Pacer(recording.start, [arrival.offset for arrival in plan], launch)
+    """Drive the plan; every request has ended when this returns."""
+    driver = Driver(client, plan, timeout, recording)
+    # A start that has passed is not moved: what is late then is sent late, and counted.
+    recording.start = now() + (HEAD_START_S if at is None else at - time.time())
     try:
-        await pacer.finished.wait()
-        recording.cpu_share = (time.thread_time() - cpu_before) / (now() - began)
-        await _ended(in_flight)
+        await driver.drive()
     except asyncio.CancelledError:
         recording.interrupted_at = now()
         _stay_alive()
     finally:
-        pacer.stop()
-    for task in in_flight:
-        task.cancel()
-    await _ended(in_flight)
-
-
-async def _ended(tasks: set[asyncio.Task[Sample]]) -> None:
-    if tasks:
-        await asyncio.wait(tasks)
+        driver.stop()
 
 
 def _stay_alive() -> None:

@@ -43,9 +43,9 @@ class Distribution:
     percentiles: dict[str, Percentile]
 
 
-def describe(samples: Sequence[float]) -> Distribution | None:
+def describe(samples: Sequence[float] | NDArray[np.float64]) -> Distribution | None:
     """The distribution of the samples; None when there are none."""
-    if not samples:
+    if not len(samples):
         return None
     ascending = np.sort(np.asarray(samples, dtype=np.float64))
     return Distribution(
@@ -83,6 +83,13 @@ def bounding_rank(count: int, percent: float) -> int:
     slow = 1 - percent / 100
     likely = _binomial_distribution(count, slow, upto=int(count * slow))
     return max(0, int(np.searchsorted(likely, 1 - CONFIDENCE, side="right")) - 1)
+
+
+def tail(count: int, chance: float, least: int) -> float:
+    """P[Bin(count, chance) >= least]."""
+    if least <= 0:
+        return 1.0
+    return max(0.0, 1.0 - float(_binomial_distribution(count, chance, upto=least - 1)[-1]))
 
 
 def samples_needed(percent: float) -> int:

@@ -31,13 +31,17 @@ CPU_SHARE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """What the generator was asked to do, and how it fared. `late` sends were over 10 ms behind plan."""
+    """What the generator was asked to do, and how it fared. `late` sends were over 10 ms behind plan.
+
+    `count` generators shared the plan; `cpu_share` is that of the busiest. A closed loop offers what it achieves.
+    """
 
     offered_rps: float
     achieved_rps: float
     late: int
     cpu_share: float
     interrupted: bool
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

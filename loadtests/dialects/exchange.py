@@ -6,21 +6,26 @@ for the time itself.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from loadtests.errors import BadAnswer
 
-JSON_HEADERS = {"Content-Type": "application/json"}
+JSON = "application/json"
+GOOD_STATUS = range(200, 300)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a good response held. `token_times`: when a stream's non-empty tokens came, in clock seconds."""
+    """What a good response held. `token_times`: when a stream's non-empty tokens came, in clock seconds.
+
+    `text` is what it said, for the next turn of a conversation.
+    """
 
     token_times: tuple[float, ...] = ()
     tokens: int | None = None
+    text: str = ""
 
 
 class Reader(Protocol):
@@ -35,12 +40,20 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request, ready to send. `new_reader` is called once for each time it is sent."""
+    """One HTTP request, ready to send. `new_reader` is called once for each time it is sent.
+
+    `body` is None, or the pieces between which the earlier answers of a conversation go: one piece for
+    everything that is no later turn. `rows` is how many inputs it carries, `then` the conversation's next turn.
+    """
 
     method: str
     path: str
-    body: bytes | None
+    body: tuple[bytes, ...] | None
     new_reader: Callable[[], Reader]
+    content_type: str = JSON
+    rows: int = 1
+    expected: Container[int] = GOOD_STATUS
+    then: "Call | None" = None
 
 
 @dataclass(slots=True)
@@ -55,6 +68,14 @@ class WholeBody:
 
     def finish(self) -> Answer:
         return self.check(b"".join(self.chunks))
+
+
+def fill(pieces: Sequence[bytes], answers: Sequence[str]) -> bytes:
+    """The body of a later turn: its pieces with the earlier answers between them, as JSON strings."""
+    filled = [pieces[0]]
+    for piece, answer in zip(pieces[1:], answers, strict=True):
+        filled += [json.dumps(answer).encode(), piece]
+    return b"".join(filled)
 
 
 def parse_object(text: bytes) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The Open Inference Protocol (KServe v2) over REST: `POST /v2/models/{name}/infer` with JSON tensors.
 
-Tensors are given in the scenario or generated from a seed. Several different ones are made before the run,
+Tensors are given in the scenario, read from `.npy` files or images, or generated from a seed. Several different ones are made before the run,
 so that a server that caches answers is not measured by its cache. Binary tensors are not spoken here: JSON
 is what the protocol requires of every server.
 """
@@ -12,11 +12,14 @@ from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from loadtests.config import Config, complaint
+from loadtests.dialects.entry import Entry
 from loadtests.dialects.exchange import Answer, Call, WholeBody, excerpt, parse_object
 from loadtests.errors import BadAnswer
+from loadtests.files import all_beside
 
 FLOATS = ("FP16", "FP32", "FP64")
 
@@ -25,9 +28,11 @@ DECIMALS = 4
 
 
 class Tensor(Config):
-    """An input: its data flat and row-major, or, when there is none, generated uniformly in [low, high).
+    """An input: its data flat and row-major, or from files, or else generated uniformly in [low, high).
 
-    `high` is 1 for floating point and, for integers, 2: bits, which any embedding table and mask can take.
+    `files` is a pattern for `.npy` arrays of this shape or for images, which are fitted into its last two
+    axes with values in [low, high], the channels before them. `high` is 1 for floating point and, for
+    integers, 2: bits, which any embedding table and mask can take.
     """
 
     name: str
@@ -48,12 +53,25 @@ class Tensor(Config):
         "BYTES",
     ] = "FP32"
     data: tuple[bool | int | float | str, ...] | None = None
+    files: tuple[str, ...] = ()
     low: float = 0
     high: float | None = None
     seed: NonNegativeInt = 0
 
+    @field_validator("files", mode="before")
+    @classmethod
+    def _beside_the_scenario(cls, pattern: object, info: ValidationInfo) -> object:
+        return all_beside(pattern, info) if isinstance(pattern, str) else pattern
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.files and self.data is not None:
+            raise complaint("give data or files, not both", at=("files",))
+        for file in self.files:
+            try:
+                read(self, file)
+            except (OSError, ValueError) as error:
+                raise complaint(f"{file}: {error}", at=("files",)) from error
         if self.data is None and self.datatype == "BYTES":
             raise complaint("BYTES cannot be generated; give data", at=("datatype",))
         if self.data is not None and len(self.data) != math.prod(self.shape):
@@ -61,11 +79,10 @@ class Tensor(Config):
         return self
 
 
-class InferRequest(Config):
+class InferRequest(Entry):
     """One entry of the mix. `variants` is how many different bodies are made of generated inputs."""
 
     dialect: Literal["oip-infer"]
-    weight: PositiveFloat = 1.0
     model: str
     inputs: tuple[Tensor, ...] = Field(min_length=1)
     variants: PositiveInt = 16
@@ -76,12 +93,19 @@ class InferRequest(Config):
 
 
 def calls(request: InferRequest) -> list[Call]:
-    """One call for each variant; a single one when nothing is generated."""
-    generated = any(tensor.data is None for tensor in request.inputs)
+    """One call for each variant or file; a single one when nothing varies."""
     path = f"/v2/models/{quote(request.model)}/infer"
+    reader = partial(WholeBody, check_outputs)
+    shape = request.inputs[0].shape
     return [
-        Call("POST", path, json.dumps(body(request, variant)).encode(), partial(WholeBody, check_outputs))
-        for variant in range(request.variants if generated else 1)
+        Call(
+            "POST",
+            path,
+            (json.dumps(body(request, variant)).encode(),),
+            reader,
+            rows=shape[0] if len(shape) > 1 else 1,
+        )
+        for variant in range(max(_variants(tensor, request.variants) for tensor in request.inputs))
     ]
 
 
@@ -92,11 +116,45 @@ def body(request: InferRequest, variant: int) -> dict[str, Any]:
             "name": tensor.name,
             "shape": tensor.shape,
             "datatype": tensor.datatype,
-            "data": generate(tensor, variant) if tensor.data is None else tensor.data,
+            "data": _values(tensor, variant),
         }
         for tensor in request.inputs
     ]
     return {"inputs": inputs}
+
+
+def _variants(tensor: Tensor, generated: int) -> int:
+    return 1 if tensor.data is not None else len(tensor.files) or generated
+
+
+def _values(tensor: Tensor, variant: int) -> Any:
+    if tensor.data is not None:
+        return tensor.data
+    if tensor.files:
+        return read(tensor, tensor.files[variant % len(tensor.files)])
+    return generate(tensor, variant)
+
+
+def read(tensor: Tensor, file: str) -> list[float] | list[int]:
+    """The values of a `.npy` file or an image, flat. Raises ValueError or OSError."""
+    values = np.load(file, allow_pickle=False) if file.endswith(".npy") else _read_image(tensor, file)
+    if math.prod(values.shape) != math.prod(tensor.shape):
+        raise ValueError(f"shape {list(values.shape)} is not {list(tensor.shape)}")
+    if tensor.datatype in FLOATS:
+        return [round(value, DECIMALS) for value in values.ravel().tolist()]
+    return values.ravel().astype(int).tolist()  # type: ignore[no-any-return]
+
+
+def _read_image(tensor: Tensor, file: str) -> NDArray[np.float64]:
+    """(channels, height, width) from black at `low` to white at `high`."""
+    from PIL import Image
+
+    *_, channels, height, width = (1, 1, *tensor.shape)
+    with Image.open(file) as image:
+        fitted = image.convert("L" if channels == 1 else "RGB").resize((width, height))
+    scaled = np.atleast_3d(np.asarray(fitted)).transpose(2, 0, 1) / 255
+    white = 255 if tensor.high is None and tensor.datatype not in FLOATS else tensor.high or 1.0
+    return tensor.low + scaled * (white - tensor.low)
 
 
 def generate(tensor: Tensor, variant: int) -> list[float] | list[int] | list[bool]:

@@ -9,10 +9,13 @@ import pytest
 from aiohttp import web
 from hypothesis import settings
 
-from loadtests.client import connect
+from loadtests import address
+from loadtests.client import Client
 from loadtests.plan import draw
+from loadtests.recording import Recording
 from loadtests.scenario import Scenario
-from loadtests.session import Recording, drive
+from loadtests.session import conduct
+from tests.loadtests.recorded import recorded
 
 # How long an example takes says something about the machine's other work, and nothing about the code.
 settings.register_profile("loadtests", deadline=None)
@@ -92,6 +95,7 @@ def scenario() -> Callable[..., Scenario]:
             "duration": 0.25,
             "warmup": 0,
             "timeout": 5,
+            "metrics": None,
             "mix": [{"dialect": "http"}],
         }
         return Scenario.model_validate(keys | changes)
@@ -104,10 +108,11 @@ def record() -> Callable[[Scenario, str], Recording]:
     """Runs a scenario without the probe before it, for servers that would not pass one."""
 
     async def run(scenario: Scenario, url: str) -> Recording:
-        plan = draw(scenario, url)
-        recording = Recording(planned=len(plan))
-        async with connect() as session:
-            await drive(session, plan, scenario.timeout, recording)
+        client = Client(address.parse(url), scenario.headers, scenario.key_header)
+        plan = draw(scenario, client)
+        recording = recorded([])
+        async with client:
+            await conduct(client, plan, scenario.timeout, recording)
         return recording
 
     return lambda scenario, url: asyncio.run(run(scenario, url))

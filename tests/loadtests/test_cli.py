@@ -86,7 +86,7 @@ def test_ctrl_c_writes_and_prints_what_was_measured(serve, scenario_file, tmp_pa
 
     server, out = serve(answer), tmp_path / "result.json"
     options = ["--url", server.url, "--duration", 60, "--json", "--out", out]
-    code, stdout, stderr = interrupt(server, 10, scenario_file(SCENARIO % 50), *options)
+    code, stdout, stderr = interrupt(server, 12, scenario_file(SCENARIO % 50), *options)
     assert code == 2
     assert "invalid run: the run was interrupted" in stderr
     assert "Traceback" not in stderr

@@ -1,13 +1,13 @@
 import asyncio
 import errno
 import json
-from types import SimpleNamespace
 
-import aiohttp
 import pytest
 from aiohttp import web
 
-from loadtests.client import Sample, detail_of, kind_of
+from loadtests.client import detail_of, kind_of
+from loadtests.errors import ConnectFailed
+from loadtests.sample import Sample
 
 COMPLETIONS = {"dialect": "openai-completions", "model": "m", "prompts": ["p"]}
 INFER = {"dialect": "oip-infer", "model": "m", "inputs": [{"name": "x", "shape": [1]}]}
@@ -101,16 +101,16 @@ def test_a_misbehaving_server_is_reported_by_kind_and_never_hangs(
     serve, scenario, record, handler, request_, kind
 ):
     recording = record(scenario(duration=0.1, timeout=0.4, mix=[request_]), serve(handler).url)
-    assert {sample.error for sample in recording.samples} == {kind}
-    assert len(recording.samples) == recording.planned == 4
-    assert all(sample.detail for sample in recording.samples)
-    assert all(sample.latency_ms >= sample.service_ms > 0 for sample in recording.samples)
+    assert {sample.error for sample in recording.table.whole} == {kind}
+    assert len(recording.table.whole) == recording.sent == 4
+    assert all(sample.detail for sample in recording.table.whole)
+    assert all(sample.latency_ms >= sample.service_ms > 0 for sample in recording.table.whole)
 
 
 def test_a_port_that_nobody_listens_on_is_a_connect_error(serve, scenario, record):
     server = serve(fail)
     server.close()
-    assert {sample.error for sample in record(scenario(), server.url).samples} == {"connect"}
+    assert {sample.error for sample in record(scenario(), server.url).table.whole} == {"connect"}
 
 
 def test_nothing_is_tried_twice(serve, scenario, record):
@@ -126,8 +126,8 @@ def test_nothing_is_tried_twice(serve, scenario, record):
 
     server = serve(answer_once_per_connection)
     recording = record(scenario(), server.url)
-    assert server.requests == recording.planned
-    assert sum(sample.error == "disconnected" for sample in recording.samples) == len(dropped) > 0
+    assert server.requests == recording.sent
+    assert sum(sample.error == "disconnected" for sample in recording.table.whole) == len(dropped) > 0
 
 
 def test_the_key_goes_out_with_every_request_and_stays_out_of_the_samples(
@@ -137,9 +137,9 @@ def test_the_key_goes_out_with_every_request_and_stays_out_of_the_samples(
         return web.Response(status=200 if request.headers.get("Authorization") == "Bearer secret" else 401)
 
     server = serve(check)
-    assert {sample.error for sample in record(scenario(), server.url).samples} == {"http_401"}
+    assert {sample.error for sample in record(scenario(), server.url).table.whole} == {"http_401"}
     monkeypatch.setenv("MODELPRESS_API_KEY", "secret")
-    samples = record(scenario(), server.url).samples
+    samples = record(scenario(), server.url).table.whole
     assert {sample.error for sample in samples} == {None}
     assert "secret" not in repr(samples)
 
@@ -172,7 +172,7 @@ def test_token_times_follow_the_servers_schedule(serve, scenario, record):
         return response
 
     keys = {"arrivals": {"kind": "constant", "rate": 10}, "duration": 1.1, "mix": [COMPLETIONS]}
-    samples = record(scenario(**keys), serve(generate).url).samples
+    samples = record(scenario(**keys), serve(generate).url).table.whole
     assert all(sample.ttft_ms >= 100 and sample.latency_ms >= 300 for sample in samples)
     least_disturbed = min(samples, key=lambda sample: sample.latency_ms)
     assert least_disturbed.ttft_ms < 130
@@ -182,16 +182,22 @@ def test_token_times_follow_the_servers_schedule(serve, scenario, record):
     assert least_disturbed.gaps_ms == pytest.approx([50] * 4, abs=30)
 
 
+def failed_to_connect(cause):
+    error = ConnectFailed("no address")
+    error.__cause__ = cause
+    return error
+
+
 def test_what_the_machine_that_sends_runs_out_of_is_not_the_servers_failure():
-    assert kind_of(OSError(errno.EMFILE, "too many open files"), status=0) == "generator"
+    assert kind_of(failed_to_connect(OSError(errno.EMFILE, "too many open files")), status=0) == "generator"
+    assert kind_of(failed_to_connect(OSError(errno.ECONNREFUSED, "refused")), status=0) == "connect"
     assert kind_of(ZeroDivisionError(), status=200) == "generator"
 
 
 def test_a_failure_is_described_on_one_line():
-    peer = SimpleNamespace(host="h", port=1, is_ssl=True)
-    refused = aiohttp.ClientConnectorError(peer, ConnectionRefusedError(errno.ECONNREFUSED, "a\nb"))
-    assert detail_of(refused) == "Connection refused"
-    assert "expired" in detail_of(aiohttp.ClientConnectorCertificateError(peer, ValueError("expired")))
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "a\nb")
+    assert detail_of(failed_to_connect(refused)) == "Connection refused"
+    assert detail_of(failed_to_connect(OSError("certificate\n expired"))) == "certificate expired"
     assert detail_of(ValueError("two\n lines")) == "two lines"
     assert detail_of(TimeoutError()) == "TimeoutError"
 

@@ -1,15 +1,36 @@
-from loadtests.client import Sample
-from loadtests.progress import line, live
-from loadtests.session import Recording
+import io
+from collections import deque
+
+from rich.console import Console
+
+from loadtests.progress import Live, live, sparkline
+from loadtests.sample import Sample
+from tests.loadtests.recorded import recorded
 
 
-def test_the_live_line_tells_where_the_run_stands():
+def test_the_live_view_tells_where_the_run_stands():
     samples = [Sample(0, 0.0, sent=0.0, ended=0.004), Sample(0, 0.0, sent=0.0, ended=0.1, error="timeout")]
-    text = line(Recording(planned=9, sent=5, failed=1, samples=samples), 11).plain
-    assert "/ 11 s   sent 5   in flight 3   failed 1   latest p50 4.0 ms" in text
+    console = Console(file=io.StringIO(), width=100)
+    console.print(Live(recorded(samples, sent=5), 11))
+    text = console.file.getvalue()
+    assert "/ 11 s   sent 5" in text
+    assert "p50 4.0  p99 4.0 ms" in text
+    assert "in flight  3" in text
+    assert "timeout" in text
+
+
+def test_a_run_that_has_measured_nothing_yet_is_shown_too():
+    console = Console(file=io.StringIO(), width=100)
+    console.print(Live(recorded([]), float("inf")))
+    assert "sent 0" in console.file.getvalue()
+
+
+def test_a_sparkline_is_as_high_as_its_values():
+    assert sparkline(deque([0, 1, 4, 8])) == "▁▂▅█"
+    assert sparkline(deque()) == ""
 
 
 def test_nothing_is_drawn_where_there_is_no_terminal(capsys):
-    with live(11)(Recording(planned=0)):
+    with live(11)(recorded([])):
         pass
     assert capsys.readouterr() == ("", "")

@@ -51,7 +51,7 @@ def test_a_good_scenario_loads_and_cannot_be_changed(scenario_file):
         ("duration: 10", "duration: -1", "2: duration: Input should be greater than 0"),
         ("duration: 10", "duration: .inf", "2: duration: Input should be a finite number"),
         ("    model: lenet5\n", "", "7: mix[1]: the key 'model' is missing"),
-        ("prompts: [hello]", "prompts: []", "4: mix[0]: give either prompts or prompts_file"),
+        ("prompts: [hello]", "prompts: []", "4: mix[0]: give one of prompts, prompts_file and generated"),
         ("prompts: [hello]", "prompts_file: gone.txt", "6: mix[0].prompts_file: cannot read"),
         ("prompts: [hello]", "prompts: [hello]\n    stream: false", "15: objectives.ttft_p90_ms: no request"),
         ("shape: [1, 1, 32, 32]", "shape: [2], data: [1]", "11: mix[1].inputs[0].data: 1 values do not"),

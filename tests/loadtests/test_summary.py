@@ -1,7 +1,13 @@
-from loadtests.client import Sample
-from loadtests.summary import Errors, Window, summarise
+from loadtests.sample import Manner, Sample
+from loadtests.summary import Errors, Window
+from loadtests.summary import summarise as summarise_columns
+from tests.loadtests.recorded import columns
 
-WINDOW = Window(1.0, 11.0)
+WINDOW = Window(1000.0, 11000.0)
+
+
+def summarise(samples, window, limits, at_once=1):
+    return summarise_columns(columns(samples), window, limits, at_once)
 
 
 def sample(planned, latency, **fields):
@@ -57,4 +63,28 @@ def test_tokens_and_their_times_are_summed_up():
 
 
 def test_an_empty_window_has_no_rates():
-    assert summarise([], Window(1.0, 1.0), {}).throughput_rps == 0.0
+    assert summarise([], Window(1000.0, 1000.0), {}).throughput_rps == 0.0
+
+
+def test_clients_that_leave_or_dawdle_count_in_no_percentile():
+    samples = [
+        sample(2.0, 0.1),
+        sample(3.0, 0.01, manner=Manner.CANCEL),
+        sample(4.0, 3.0, manner=Manner.SLOW),
+    ]
+    summary = summarise(samples, WINDOW, {"latency": 5000.0})
+    assert (summary.requests, summary.cancelled, summary.slow, summary.failed) == (3, 1, 1, 0)
+    assert summary.latency_ms.max == 100.0
+    assert (summary.throughput_rps, summary.goodput_rps) == (0.2, 0.1)
+
+
+def test_rows_are_counted_where_requests_carry_several():
+    summary = summarise([sample(2.0, 0.1, rows=8), sample(3.0, 0.1, rows=4)], WINDOW, {})
+    assert (summary.throughput_rps, summary.rows_per_s) == (0.2, 1.2)
+
+
+def test_a_query_is_as_slow_as_its_last_answer_and_needs_all_of_them():
+    whole = [sample(2.0, 0.1), sample(2.0, 0.4)]
+    broken = [sample(3.0, 0.2), sample(3.0, 9.0, error="timeout")]
+    queries = summarise(whole + broken, WINDOW, {}, at_once=2).query_ms
+    assert (queries.samples, queries.max) == (1, 400.0)

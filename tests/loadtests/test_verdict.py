@@ -2,17 +2,18 @@ from dataclasses import replace
 
 import pytest
 
-from loadtests.client import Sample
 from loadtests.objectives import Objectives
+from loadtests.sample import Sample
 from loadtests.summary import Window, summarise
 from loadtests.verdict import Generator, judge, outcome, why_invalid
+from tests.loadtests.recorded import columns
 
 FINE = Generator(offered_rps=100, achieved_rps=100, late=0, cpu_share=0.3, interrupted=False)
 
 
 def summary(latencies, lag=0.0, error=None):
     samples = [Sample(0, 0.0, sent=lag, ended=latency, error=error) for latency in latencies]
-    return summarise(samples, Window(0.0, 10.0), {})
+    return summarise(columns(samples), Window(0.0, 10_000.0), {})
 
 
 def reasons(generator=FINE, **measured):

@@ -12,14 +12,14 @@ def request(**tensor):
 
 
 def bodies(**tensor):
-    return [json.loads(call.body)["inputs"][0] for call in calls(request(**tensor))]
+    return [json.loads(call.body[0])["inputs"][0] for call in calls(request(**tensor))]
 
 
 def test_the_request_is_that_of_the_protocol():
     call = calls(request(data=[1, 2, 3, 4, 5, 6], datatype="INT64"))[0]
     assert (call.method, call.path) == ("POST", "/v2/models/a%20b/infer")
     tensor = {"name": "x", "shape": [2, 3], "datatype": "INT64", "data": [1, 2, 3, 4, 5, 6]}
-    assert json.loads(call.body) == {"inputs": [tensor]}
+    assert json.loads(call.body[0]) == {"inputs": [tensor]}
 
 
 def test_given_data_make_one_body_and_generated_ones_several_that_differ():

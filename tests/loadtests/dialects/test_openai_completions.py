@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from loadtests.dialects.openai_completions import CompletionsRequest, TokenStream, calls
+from loadtests.dialects.openai_completions import CompletionsRequest, calls, chosen_text
+from loadtests.dialects.token_stream import TokenStream
 from loadtests.errors import BadAnswer
 
 
@@ -20,7 +21,7 @@ def token(text):
 
 
 def read(*chunks):
-    reader = TokenStream()
+    reader = TokenStream(chosen_text)
     for number, chunk in enumerate(chunks):
         reader.feed(chunk, float(number))
     return reader.finish()
@@ -29,7 +30,7 @@ def read(*chunks):
 def test_the_body_carries_every_setting_and_the_extra_body_wins():
     call = calls(request(max_tokens=7, temperature=0.5, extra_body={"ignore_eos": True, "max_tokens": 9}))[0]
     assert (call.method, call.path) == ("POST", "/v1/completions")
-    assert json.loads(call.body) == {
+    assert json.loads(call.body[0]) == {
         "model": "m",
         "prompt": "p",
         "max_tokens": 9,
@@ -42,7 +43,7 @@ def test_the_body_carries_every_setting_and_the_extra_body_wins():
 
 @pytest.mark.parametrize("changes", [{"stream": False}, {"include_usage": False}])
 def test_usage_is_asked_for_only_in_a_stream_that_wants_it(changes):
-    assert "stream_options" not in json.loads(calls(request(**changes))[0].body)
+    assert "stream_options" not in json.loads(calls(request(**changes))[0].body[0])
 
 
 def test_the_first_token_is_the_first_that_is_not_empty():

@@ -2,10 +2,10 @@ import io
 
 from rich.console import Console
 
-from loadtests.client import Sample
-from loadtests.report import render
 from loadtests.result import build
-from loadtests.session import Recording
+from loadtests.sample import Sample
+from loadtests.terminal import render
+from tests.loadtests.recorded import recorded
 
 
 def shown(scenario, requests, **fields):
@@ -19,9 +19,8 @@ def shown(scenario, requests, **fields):
         )
         for number in range(requests)
     ]
-    recording = Recording(planned=requests, sent=requests, samples=samples)
     console = Console(file=io.StringIO(), width=80)
-    console.print(render(build(scenario, "http://127.0.0.1:1", recording)))
+    console.print(render(build(scenario, "http://127.0.0.1:1", recorded(samples))))
     return console.file.getvalue()
 
 

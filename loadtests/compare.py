@@ -1,0 +1,174 @@
+"""Whether one deployment is faster than another, or whether that cannot be told.
+
+Runs go in pairs, one on each side, with the same draw, and the side that goes first alternates: what drifts
+on the machine drifts for both. A pair is one observation, because requests of one run share its luck. The
+interval of a ratio is a bootstrap-t interval of the mean of its logarithms over the pairs (Efron and
+Tibshirani, An Introduction to the Bootstrap, 1993, 12.5), which for few observations keeps its promise where
+the percentile interval is too narrow. The confidence is shared among the ratios (Bonferroni), so that all of
+them together are wrong in 5 of 100 comparisons.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from loadtests.errors import InvalidOption
+from loadtests.result import Machine, Result
+from loadtests.scenario import Scenario, changed
+from loadtests.summary import Summary
+
+RESAMPLES = 20_000
+
+# Of all ratios of a comparison together.
+ERROR = 0.05
+
+# Fewer pairs than this can all fall on one side by chance too often.
+FEWEST_PAIRS = 6
+
+Verdict = Literal["better", "worse", "cannot tell"]
+
+MEASURES: dict[str, Callable[[Summary], float | None]] = {
+    "latency p50": lambda summary: _percentile(summary, "latency_ms", "p50"),
+    "latency p95": lambda summary: _percentile(summary, "latency_ms", "p95"),
+    "TTFT p50": lambda summary: _percentile(summary, "ttft_ms", "p50"),
+    "TPOT p50": lambda summary: _percentile(summary, "tpot_ms", "p50"),
+    "goodput": lambda summary: summary.goodput_rps or None,
+}
+HIGHER_IS_BETTER = {"goodput"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The second side's figure over the first's: the mean over the pairs, and its interval."""
+
+    measure: str
+    first: float
+    second: float
+    ratio: float
+    low: float
+    high: float
+    verdict: Verdict
+
+
+class Side(BaseModel):
+    """One of the two deployments, with the summary of each of its runs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    url: str
+    runs: list[Summary]
+
+
+class Comparison(BaseModel):
+    """`verdict` is on the second side: worse if any ratio is, better if one is and none is worse."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[1] = 1
+    verdict: Verdict
+    ratios: list[Ratio]
+    first: Side
+    second: Side
+    invalid: list[str]
+    scenario: Scenario
+    machine: Machine
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one side asks: a server, and perhaps a model instead of the scenario's."""
+
+    name: str
+    url: str
+    scenario: Scenario
+
+
+def compare(
+    targets: tuple[Target, Target], pairs: int, measure: Callable[[Scenario, str], Result]
+) -> Comparison:
+    """Run `pairs` pairs. Raises InvalidOption for too few."""
+    if pairs < FEWEST_PAIRS:
+        raise InvalidOption(f"--pairs {pairs}: fewer than {FEWEST_PAIRS} can all fall on one side by chance")
+    runs: tuple[list[Result], list[Result]] = ([], [])
+    for pair in range(pairs):
+        for side in ((0, 1), (1, 0))[pair % 2]:
+            target = targets[side]
+            runs[side].append(
+                measure(changed(target.scenario, {"seed": target.scenario.seed + pair}), target.url)
+            )
+            if runs[side][-1].course.interrupted_ms is not None:
+                raise InvalidOption("interrupted before all pairs were measured: nothing can be told")
+    first, second = ([result.summary for result in side] for side in runs)
+    ratios = judge(first, second)
+    latest = runs[0][-1]
+    return Comparison(
+        verdict=overall(ratios),
+        ratios=ratios,
+        first=Side(name=targets[0].name, url=targets[0].url, runs=first),
+        second=Side(name=targets[1].name, url=targets[1].url, runs=second),
+        invalid=sorted({reason for side in runs for result in side for reason in result.invalid}),
+        scenario=latest.scenario,
+        machine=latest.machine,
+        versions=latest.versions,
+    )
+
+
+def judge(first: Sequence[Summary], second: Sequence[Summary]) -> list[Ratio]:
+    """A ratio for each measure that every run has."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, figure in MEASURES.items():
+        figures = [[figure(summary) for summary in side] for side in (first, second)]
+        if all(value is not None for side in figures for value in side):
+            found[name] = np.array(figures, dtype=np.float64)
+    return [ratio(name, *figures, ERROR / len(found)) for name, figures in found.items()]
+
+
+def ratio(name: str, first: NDArray[np.float64], second: NDArray[np.float64], error: float) -> Ratio:
+    """One figure of each run of both sides, pair by pair."""
+    logs = np.log(second / first)
+    low, high = np.exp(interval(logs, error))
+    return Ratio(
+        measure=name,
+        first=float(np.exp(np.log(first).mean())),
+        second=float(np.exp(np.log(second).mean())),
+        ratio=float(np.exp(logs.mean())),
+        low=float(low),
+        high=float(high),
+        verdict=verdict(float(low), float(high), name in HIGHER_IS_BETTER),
+    )
+
+
+def interval(values: NDArray[np.float64], error: float) -> tuple[float, float]:
+    """The bootstrap-t interval of their mean, wrong with a chance of `error`."""
+    count, mean = len(values), float(values.mean())
+    scale = float(values.std(ddof=1)) / count**0.5
+    if scale < 1e-12:
+        return mean, mean
+    drawn = values[np.random.default_rng(0).integers(0, count, (RESAMPLES, count))]
+    scales = drawn.std(axis=1, ddof=1) / count**0.5
+    usable = scales > 1e-12
+    studentized = (drawn.mean(axis=1)[usable] - mean) / scales[usable]
+    low, high = np.quantile(studentized, [error / 2, 1 - error / 2])
+    return mean - float(high) * scale, mean - float(low) * scale
+
+
+def verdict(low: float, high: float, higher_is_better: bool) -> Verdict:
+    if low <= 1 <= high:
+        return "cannot tell"
+    return "better" if (low > 1) == higher_is_better else "worse"
+
+
+def overall(ratios: Sequence[Ratio]) -> Verdict:
+    verdicts = {found.verdict for found in ratios}
+    return "worse" if "worse" in verdicts else "better" if "better" in verdicts else "cannot tell"
+
+
+def _percentile(summary: Summary, measure: str, name: str) -> float | None:
+    distribution = getattr(summary, measure)
+    return distribution.percentiles[name].value if distribution else None

@@ -1,0 +1,1 @@
+"""Results as pages: one self-contained HTML file each, drawings inline, nothing loaded from anywhere."""

@@ -1,0 +1,62 @@
+"""A first honest answer about an address, in half a minute: what it speaks, how fast it is alone, and under load.
+
+The load is half of what one client after the other gets through: enough to see queueing, and not so much that
+an unknown server falls over. An objective is not assumed, so the verdict is only on errors.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from loadtests import address
+from loadtests.client import Client
+from loadtests.dialects import Request
+from loadtests.discover import discover
+from loadtests.errors import ProbeFailed
+from loadtests.result import Result
+from loadtests.scenario import Scenario
+
+# Parts of the whole time: one client alone, and the load after it. What is left is for finding out.
+ALONE, LOADED = 0.2, 0.7
+
+# Of what one client alone gets through.
+LOAD = 0.5
+
+MIN_RATE, MAX_RATE = 0.2, 1000.0
+
+
+def find(url: str, model: str | None) -> Request:
+    """What to ask the server. Raises ProbeFailed."""
+
+    async def ask() -> Request:
+        client = Client(address.parse(url, "URL"))
+        try:
+            return await discover(client, model)
+        finally:
+            await client.pool.close()
+
+    return asyncio.run(ask())
+
+
+def measure(
+    request: Request, seconds: float, run: Callable[[Scenario], Result], say: Callable[[str], None]
+) -> Result:
+    """Alone first, then at the rate that follows from it. Raises ProbeFailed where nothing is answered."""
+    entry = request.model_dump(exclude_unset=True)
+    alone = run(_scenario(entry, {"kind": "single-stream"}, seconds * ALONE, 0.0))
+    latency = alone.summary.latency_ms
+    if alone.course.interrupted_ms is not None:
+        return alone
+    if latency is None:
+        raise ProbeFailed("no request was answered well by the server, one client alone")
+    rate = min(max(LOAD * 1e3 / latency.mean, MIN_RATE), MAX_RATE)
+    say(
+        f"one client alone: {latency.percentiles['p50'].value:.2f} ms a request, {alone.summary.throughput_rps:.1f}/s"
+    )
+    say(f"open loop at {rate:.1f}/s, half of that:")
+    return run(_scenario(entry, {"kind": "poisson", "rate": rate}, seconds * LOADED, seconds * 0.05))
+
+
+def _scenario(entry: dict[str, Any], arrivals: dict[str, Any], duration: float, warmup: float) -> Scenario:
+    document = {"arrivals": arrivals, "duration": duration, "warmup": warmup, "mix": [entry]}
+    return Scenario.model_validate(document)

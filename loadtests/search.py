@@ -1,0 +1,161 @@
+"""Finds the highest rate at which the objectives hold: doubles until one is missed, then bisects.
+
+A rate passes only if that is proven: the share of samples beyond each limit must be too small to be a server
+that misses it (MLPerf LoadGen's binomial test, `statistics.py`), and it fails only if the share is too large
+for one that meets it. In between the run is repeated with another draw and the samples pooled; what is still
+undecided after the last repeat counts as a fail, because "highest rate" is a promise. So does a server that
+answers fewer requests than it is sent, however fast: its queue would grow in a longer run.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from loadtests.errors import InvalidOption
+from loadtests.objectives import Limit, limits
+from loadtests.point import Point, Series, Verdict, knee, point
+from loadtests.result import Result
+from loadtests.samples import Floats, Samples
+from loadtests.scenario import Scenario
+from loadtests.statistics import bounding_rank, tail
+from loadtests.summary import present, queries
+from loadtests.sweep import Measure, with_rate
+
+# The chance of a wrong verdict on one limit, either way, as in LoadGen.
+ERROR = 0.01
+
+# A server that keeps up answers about as much as it is sent; the rest is what is in flight at the end.
+KEEPS_UP = 0.95
+
+MAX_RATES = 24
+LOWEST_RATE = 0.01
+
+
+@dataclass(slots=True)
+class Tally:
+    """Samples of one measure, and how many of them lie beyond its limit."""
+
+    samples: int = 0
+    beyond: int = 0
+
+
+def search(
+    scenario: Scenario, measure: Measure, start: float, precision: float = 0.05, repeats: int = 3
+) -> Series:
+    """The highest rate that passes and the lowest that fails, a factor of `1 + precision` apart at the most.
+
+    Raises InvalidOption for a scenario without a limit to search for.
+    """
+    if not limits(scenario.objectives):
+        raise InvalidOption("the scenario has no objective on a latency to search the highest rate for")
+    points: list[Point] = []
+    latest: list[Result] = []
+
+    def passes(rate: float) -> bool:
+        found, result = judge_rate(scenario, rate, measure, repeats)
+        points.append(found)
+        latest[:] = [result]
+        return found.verdict == "met"
+
+    highest, lowest, note = bisect(passes, start, precision, lambda: points[-1].outcome == "invalid")
+    ordered = sorted(points, key=lambda found: found.load)
+    last = latest[0]
+    return Series(
+        kind="search",
+        unit="requests/s",
+        points=ordered,
+        knee=knee(ordered),
+        highest_pass=highest,
+        lowest_fail=lowest,
+        note=note,
+        url=last.url,
+        scenario=scenario,
+        machine=last.machine,
+        versions=last.versions,
+        server=last.server,
+    )
+
+
+def bisect(
+    passes: Callable[[float], bool], start: float, precision: float, invalid: Callable[[], bool]
+) -> tuple[float | None, float | None, str]:
+    """The highest rate that passes, the lowest that fails, and why it ended early if it did."""
+    highest: float | None = None
+    lowest: float | None = None
+    rate = start
+    for _ in range(MAX_RATES):
+        passed = passes(rate)
+        if invalid():
+            return (
+                highest,
+                lowest,
+                f"the run at {rate:g}/s was invalid: the limit of the generator, not the server",
+            )
+        if passed:
+            highest = rate
+        else:
+            lowest = rate
+        if highest and lowest and lowest <= highest * (1 + precision):
+            return highest, lowest, ""
+        rate = next_rate(highest, lowest)
+        if rate < LOWEST_RATE:
+            return None, lowest, "no rate meets the objectives"
+    return highest, lowest, f"ended after {MAX_RATES} rates"
+
+
+def next_rate(highest: float | None, lowest: float | None) -> float:
+    if highest is None:
+        assert lowest is not None
+        return lowest / 2
+    return highest * 2 if lowest is None else math.sqrt(highest * lowest)
+
+
+def judge_rate(scenario: Scenario, rate: float, measure: Measure, repeats: int) -> tuple[Point, Result]:
+    """Run at a rate until the verdict is clear, or `repeats` times."""
+    wanted = limits(scenario.objectives)
+    tallies = {limit.name: Tally() for limit in wanted}
+    for repeat in range(repeats):
+        result = measure(with_rate(scenario, rate, scenario.seed + repeat))
+        verdict: Verdict = "undecided"
+        if result.outcome == "invalid":
+            break
+        for limit in wanted:
+            count(limit, result, tallies[limit.name])
+        verdict = combine([decide(limit, tallies[limit.name]) for limit in wanted], result)
+        if verdict != "undecided":
+            break
+    return point(result, rate, repeat + 1, verdict), result
+
+
+def count(limit: Limit, result: Result, tally: Tally) -> None:
+    """Add one run's samples."""
+    samples = result.samples.samples()
+    values = measured(samples.take(result.window.holds(samples.planned_ms)), limit, result)
+    tally.samples += len(values)
+    tally.beyond += int((values > limit.limit_ms).sum())
+
+
+def measured(samples: Samples, limit: Limit, result: Result) -> Floats:
+    """The samples of a limit's measure, in milliseconds."""
+    if limit.measure == "query":
+        return queries(samples, getattr(result.scenario.arrivals, "samples_per_query", 1))
+    good = samples.take(samples.good)
+    return good.gaps_ms if limit.measure == "itl" else present(getattr(good, f"{limit.measure}_ms"))
+
+
+def decide(limit: Limit, tally: Tally) -> Verdict:
+    """Whether the limit is met at 99 % confidence, missed at 99 %, or neither can be said."""
+    if tally.beyond < bounding_rank(tally.samples, limit.percent):
+        return "met"
+    if tail(tally.samples, 1 - limit.percent / 100, tally.beyond) <= ERROR:
+        return "missed"
+    return "undecided"
+
+
+def combine(verdicts: list[Verdict], result: Result) -> Verdict:
+    """One miss is a miss; so are errors beyond what is allowed, and falling behind."""
+    summary = result.summary
+    behind = summary.throughput_rps < KEEPS_UP * result.generator.offered_rps * (1 - summary.error_rate)
+    if "missed" in verdicts or summary.error_rate > result.scenario.objectives.error_rate or behind:
+        return "missed"
+    return "undecided" if "undecided" in verdicts else "met"

@@ -1,0 +1,123 @@
+"""Several generators, one plan: each sends its share of the same drawn schedule, and the raw samples are merged.
+
+Every shard draws the whole plan from the seed and sends each n-th request of it, so the load is the one that
+a single generator would have sent, without a gap that comes twice. Locally they are processes that this
+module starts. On several machines an engine that runs jobs (Kubernetes, Ray) starts the same command with
+`--shard i/n --start-at TIME`, and `merge` puts the results together.
+"""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from loadtests.errors import InvalidOption, InvalidResult, LoadTestError
+from loadtests.plan import Shard
+from loadtests.result import Counts, Course, Result, assemble
+from loadtests.samples import concatenate
+from loadtests.scenario import Scenario
+from loadtests.server import reconcile
+
+# To import, draw the plan and probe, on a machine that is busy starting several of them.
+START_UP_S = 3.0
+
+
+def parse(text: str) -> Shard:
+    """`0/4` is the first of four. Raises InvalidOption."""
+    try:
+        index, count = map(int, text.split("/"))
+    except ValueError:
+        index, count = -1, 0
+    if not 0 <= index < count:
+        raise InvalidOption(f"--shard {text}: the first of four is 0/4, the last 3/4")
+    return Shard(index, count)
+
+
+def run(scenario: Scenario, url: str, count: int) -> Result:
+    """Measure with `count` processes of this machine. Raises LoadTestError with what one of them said."""
+    with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
+        path = Path(folder) / "scenario.json"
+        path.write_text(scenario.model_dump_json(exclude_unset=True), encoding="utf-8")
+        start = time.time() + START_UP_S
+        outs = [Path(folder) / f"{index}.json" for index in range(count)]
+        processes = [_start(path, url, f"{index}/{count}", start, out) for index, out in enumerate(outs)]
+        _wait(processes)
+        complaints = [process.stderr.read() for process in processes if process.stderr]
+        if not all(out.exists() for out in outs):
+            raise LoadTestError(_first_error(complaints))
+        return merge([read(out) for out in outs])
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """One result of all shards of a run. Raises InvalidResult where they are not all shards of one."""
+    ordered = sorted(results, key=lambda result: result.shard)
+    first = ordered[0]
+    if [result.shard for result in ordered] != [(index, len(ordered)) for index in range(len(ordered))]:
+        have = ", ".join(f"{index}/{count}" for index, count in (result.shard for result in ordered))
+        raise InvalidResult(f"these are not all shards of one run: {have}")
+    if any(result.scenario != first.scenario for result in ordered):
+        raise InvalidResult("the results are of different scenarios")
+    samples = concatenate([result.samples.samples() for result in ordered])
+    counts = Counts(
+        **{name: sum(getattr(result.counts, name) for result in ordered) for name in Counts.model_fields}
+    )
+    seen = replace(first.server, reconciled=list(reconcile(first.server.changes, samples, counts.unfinished)))
+    return assemble(first.scenario, first.url, samples, _course(ordered), counts, seen)
+
+
+def read(path: Path) -> Result:
+    """A result that `--out` wrote. Raises InvalidResult."""
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidResult(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InvalidResult(
+            f"{path} is no result of a load test ({where}): {error.errors()[0]['msg']}"
+        ) from error
+
+
+def _course(results: Sequence[Result]) -> Course:
+    courses = [result.course for result in results]
+    interruptions = [course.interrupted_ms for course in courses if course.interrupted_ms is not None]
+    return Course(
+        started_at=min(course.started_at for course in courses),
+        ended_ms=max((course.ended_ms for course in courses if course.ended_ms is not None), default=None),
+        interrupted_ms=min(interruptions, default=None),
+        cpu_shares=[share for course in courses for share in course.cpu_shares],
+    )
+
+
+def _start(path: Path, url: str, shard: str, start: float, out: Path) -> subprocess.Popen[str]:
+    options = ["--url", url, "--shard", shard, "--start-at", repr(start), "--out", str(out), "--quiet"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "loadtests", "run", str(path), *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a Ctrl-C reaches them once, through us
+    )
+
+
+def _wait(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Until all have ended. A Ctrl-C goes on to them: each writes what it has measured."""
+    try:
+        for process in processes:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        for process in processes:
+            process.wait()
+
+
+def _first_error(complaints: Sequence[str]) -> str:
+    lines = [line for text in complaints for line in text.splitlines() if line.startswith("error: ")]
+    return lines[0].removeprefix("error: ") if lines else "a generator ended without a result"
