@@ -1,4 +1,4 @@
-"""`python -m loadtests`: the same as `modelpress loadtest`, which is how a run starts its other generators."""
+"""`python -m loadtests`: what `modelpress loadtest` is, and how it starts its other generators."""
 
 from loadtests.cli import app
 

@@ -13,7 +13,7 @@ PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`path` is what every request's own path is appended to: empty, or with a leading and no closing slash."""
+    """`path` is what each request's own path is appended to, empty or without a slash at its end."""
 
     scheme: str
     host: str

@@ -44,7 +44,7 @@ def poisson(rate: float, duration: float, generator: np.random.Generator) -> NDA
 
 
 def gamma(rate: float, duration: float, cv: float, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Independent gamma gaps of mean `1 / rate` and coefficient of variation `cv`: bursts where it is above 1."""
+    """Independent gaps of mean `1 / rate` and coefficient of variation `cv`: bursts where that is above 1."""
     return staged([Stage(duration, rate, rate)], cv, generator)
 
 
@@ -69,7 +69,7 @@ def staged(stages: Sequence[Stage], cv: float, generator: np.random.Generator) -
 def _units(expected: float, cv: float, generator: np.random.Generator) -> NDArray[np.float64]:
     """The times of a process of rate 1 up to `expected`: evenly spaced ones where `cv` is 0."""
     if cv == 0:
-        return np.arange(np.ceil(expected - TOLERANCE))
+        return np.arange(np.ceil(expected - TOLERANCE), dtype=np.float64)
     gaps: list[NDArray[np.float64]] = []
     drawn = 0.0
     while drawn < expected:

@@ -45,7 +45,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Conduct:
-    """How one client behaves: it leaves `cancel_after` seconds after sending, or reads so many bytes a second."""
+    """How one client behaves: it leaves `cancel_after` seconds after sending, or reads at `bytes_per_s`."""
 
     manner: Manner = Manner.NORMAL
     cancel_after: float = 0.0

@@ -17,7 +17,8 @@ class Columns(BaseModel):
     """One entry of each list for each request that ended, in planned order; times in milliseconds.
 
     `planned_ms` counts from the start of the warm-up, `row` is the place in the plan, `request` in the mix,
-    `rows` how many inputs it carried, `manner` 0 for a normal client, 1 for one that leaves, 2 for a slow one.
+    `rows` how many inputs it carried, `manner` 0 for a normal client, 1 for one that leaves, 2 for a slow
+    reader.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -126,7 +126,7 @@ def judge(first: Sequence[Summary], second: Sequence[Summary]) -> list[Ratio]:
         figures = [[figure(summary) for summary in side] for side in (first, second)]
         if all(value is not None for side in figures for value in side):
             found[name] = np.array(figures, dtype=np.float64)
-    return [ratio(name, *figures, ERROR / len(found)) for name, figures in found.items()]
+    return [ratio(name, figures[0], figures[1], ERROR / len(found)) for name, figures in found.items()]
 
 
 def ratio(name: str, first: NDArray[np.float64], second: NDArray[np.float64], error: float) -> Ratio:

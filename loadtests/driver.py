@@ -8,6 +8,7 @@ one timeout after its last send, whatever the server does.
 
 import asyncio
 import time
+from array import array
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -75,7 +76,7 @@ class Driver:
 
     async def _pace(self) -> None:
         heads = np.asarray(self._plan.heads)
-        offsets = memoryview(np.ascontiguousarray(self._plan.offset[heads]))
+        offsets = array("d", self._plan.offset[heads].tobytes())
         pacer = Pacer(self._recording.start, offsets, self._launch)
         try:
             await pacer.finished.wait()

@@ -1,4 +1,4 @@
-"""Looks at the server from beside the load: its own `/metrics`, and what its process takes where that is local.
+"""Looks at the server from beside the load: its own `/metrics`, and what its process takes if it is local.
 
 Both are read before, during and after a run, seldom enough to cost the server nothing that shows. Reading is
 all that happens here; `server.py` makes sense of it afterwards.

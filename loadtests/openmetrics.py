@@ -30,7 +30,8 @@ def text(result: Result) -> str:
     """The whole file."""
     registry = CollectorRegistry()
     registry.register(Exporter(result))
-    return generate_latest(registry).decode()
+    written: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return written.decode()
 
 
 def families(result: Result) -> Iterator[Metric]:

@@ -1,8 +1,8 @@
 """The plan of a run: every request of it, drawn from the seed before anything is sent.
 
-The same scenario and seed give the same plan. Times, choices from the mix, choices of a body, clients' conduct
-and pauses come from independent streams of the seed, so that changing the mix leaves the times as they were.
-A plan is a few columns, 25 bytes a request; the distinct requests are serialised once.
+The same scenario and seed give the same plan. Times, choices from the mix, choices of a body, clients'
+conduct and pauses come from independent streams of the seed: another mix leaves the times as they were.
+A plan is a few columns, 18 bytes a request; the distinct requests are serialised once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -85,7 +85,7 @@ class Plan:
         return int(heads[owner].sum())
 
     def call(self, row: int) -> Ready:
-        return self.ready[self.pick[row]]
+        return self.ready[int(self.pick[row])]
 
     def conduct(self, row: int) -> Conduct:
         return self.conducts[self.call(row).request].get(Manner(self.manner[row]), NORMAL)
@@ -187,7 +187,8 @@ def _choose(
     counts = np.array([len(found) for found in firsts])
     base = np.cumsum(counts) - counts
     flat = np.array(list(chain.from_iterable(firsts)))
-    return flat[base[entries] + (fractions * counts[entries]).astype(np.int64)]
+    chosen: NDArray[np.int64] = flat[base[entries] + (fractions * counts[entries]).astype(np.int64)]
+    return chosen
 
 
 def _sizes(scenario: Scenario, count: int) -> list[Line]:

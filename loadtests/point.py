@@ -1,11 +1,12 @@
-"""One run among several at different loads: what a sweep and a search keep of it. The raw samples are left out."""
+"""One run among several at different loads: what sweeps and searches keep of it, without the raw samples."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from loadtests.result import Machine, Result, Server
+from loadtests.result import Machine, Result
 from loadtests.scenario import Scenario
+from loadtests.server import Server
 from loadtests.summary import Summary
 from loadtests.verdict import Judgement, Outcome
 
@@ -17,7 +18,7 @@ FEWEST_POINTS = 3
 
 
 class Point(BaseModel):
-    """`load` is requests a second in an open loop and users in a closed one. `runs` were pooled for `verdict`."""
+    """`load` is requests a second in an open loop, users in a closed one. `verdict` is on `runs` of them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +33,7 @@ class Point(BaseModel):
 
 
 class Series(BaseModel):
-    """Several points of one scenario. `unit` is what `load` counts; the knee is a point's place in the list."""
+    """Several points of one scenario. `unit` is what `load` counts; `knee` is a place in the list."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""A first honest answer about an address, in half a minute: what it speaks, how fast it is alone, and under load.
+"""A first honest answer about an address, in half a minute: what it speaks, how fast it is, alone and loaded.
 
 The load is half of what one client after the other gets through: enough to see queueing, and not so much that
 an unknown server falls over. An objective is not assumed, so the verdict is only on errors.
@@ -51,7 +51,8 @@ def measure(
         raise ProbeFailed("no request was answered well by the server, one client alone")
     rate = min(max(LOAD * 1e3 / latency.mean, MIN_RATE), MAX_RATE)
     say(
-        f"one client alone: {latency.percentiles['p50'].value:.2f} ms a request, {alone.summary.throughput_rps:.1f}/s"
+        f"one client alone: {latency.percentiles['p50'].value:.2f} ms a request, "
+        f"{alone.summary.throughput_rps:.1f}/s"
     )
     say(f"open loop at {rate:.1f}/s, half of that:")
     return run(_scenario(entry, {"kind": "poisson", "rate": rate}, seconds * LOADED, seconds * 0.05))

@@ -1,6 +1,6 @@
 """A run as it is observed: counters that may be read while it goes on, and every sample in compact columns.
 
-About 60 bytes a request, taken before the first is sent, so that memory is flat however long the run; only
+Some 60 bytes a request, taken before the first is sent, so that memory is flat however long the run; only
 the tokens of streams (8 bytes each) come on top. Nothing is computed here: `samples.py` does that afterwards.
 """
 
@@ -8,6 +8,7 @@ from array import array
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,9 @@ class Table:
         self.used = 0
         self.kinds: list[str] = []
         self.details: list[str] = []
-        self._columns = {name: array(code, [0]) * max(capacity, 1) for name, code in COLUMNS.items()}
+        self._columns: dict[str, array[Any]] = {
+            name: array(code, [0]) * max(capacity, 1) for name, code in COLUMNS.items()
+        }
         self._token_times = array("d")
 
     def append(self, sample: Sample) -> None:
@@ -141,7 +144,8 @@ class Recording:
         table = self.table
         latency = _ms(table.column("ended", count) - table.column("planned", count))
         good = (table.column("error", count) == NONE) & (table.column("manner", count) == Manner.NORMAL)
-        return latency[good]
+        found: NDArray[np.float64] = latency[good]
+        return found
 
 
 def _ms(seconds: NDArray[np.float64]) -> NDArray[np.float64]:

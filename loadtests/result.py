@@ -59,7 +59,7 @@ class Counts(Document):
 
 
 class Course(Document):
-    """How the run went: of the whole, what its samples do not tell. Milliseconds after the start of the plan."""
+    """What the samples do not tell of how the run went. Milliseconds after the start of the plan."""
 
     started_at: datetime
     ended_ms: float | None
@@ -68,7 +68,7 @@ class Course(Document):
 
 
 class Result(Document):
-    """A run and its verdict. `by_request` follows the order of the mix. `shard` is one generator's of several."""
+    """A run and its verdict. `by_request` follows the order of the mix. `shard`: which of how many."""
 
     schema_version: Literal[1] = 1
     outcome: Outcome

@@ -59,12 +59,14 @@ class Samples:
     @property
     def good(self) -> Mask:
         """Answered well, to a client that read at its own speed: what latencies are taken from."""
-        return (self.error < 0) & (self.manner == Manner.NORMAL)
+        good: Mask = (self.error < 0) & (self.manner == Manner.NORMAL)
+        return good
 
     @property
     def answered(self) -> Mask:
         """Answered well, to any client that waited for it."""
-        return (self.error < 0) & (self.manner != Manner.CANCEL)
+        answered: Mask = (self.error < 0) & (self.manner != Manner.CANCEL)
+        return answered
 
     def gaps_of(self, chosen: Mask) -> Floats:
         """The inter-token latencies of the chosen requests."""

@@ -41,8 +41,8 @@ class Scenario(Config):
     """Seconds throughout. The measured `duration` begins after `warmup`, which is sent but not counted.
 
     Without a `duration`, arrivals that have a length of their own (stages, traces, a number of requests) take
-    that, and others 10 s. `warmup: auto` measures from where the server is found to have settled. `metrics` is
-    where the server tells about itself.
+    that, and others 10 s. `warmup: auto` measures from where the server is found to have settled.
+    `metrics` is where the server tells about itself.
     """
 
     arrivals: Arrivals

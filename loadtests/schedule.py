@@ -56,12 +56,12 @@ class GammaArrivals(Config):
 
 
 class OnOffArrivals(Config):
-    """`on` seconds at `rate`, then `off` seconds at `off_rate`, again and again."""
+    """`on_for` seconds at `rate`, then `off_for` seconds at `off_rate`, again and again."""
 
     kind: Literal["on-off"]
     rate: PositiveFloat
-    on: PositiveFloat
-    off: PositiveFloat
+    on_for: PositiveFloat
+    off_for: PositiveFloat
     off_rate: NonNegativeFloat = 0.0
     cv: NonNegativeFloat = 1.0
 
@@ -123,7 +123,7 @@ class TraceArrivals(Config):
 
 
 class ClosedArrivals(Config):
-    """`users` each ask, wait for the answer, `think`, and ask again. With `requests`, until so many are asked."""
+    """`users` each ask, wait for the answer, `think`, and ask again: up to `requests`, where given."""
 
     kind: Literal["closed"]
     users: PositiveInt
@@ -138,7 +138,7 @@ class SingleStream(Config):
 
 
 class MultiStream(Config):
-    """MLPerf: eight requests at once, and again when all are answered; the figure is their 99th percentile."""
+    """MLPerf: eight requests at once, again when all are answered; the figure is their 99th percentile."""
 
     kind: Literal["multi-stream"]
     samples_per_query: PositiveInt = SAMPLES_PER_QUERY
@@ -163,16 +163,16 @@ def own_length(chosen: Arrivals) -> float | None:
 
 
 def stages(chosen: Arrivals, span: float) -> list[Stage]:
-    """The rates over `span` seconds; cut off or continued at the last one. Empty where rates do not decide."""
+    """The rates over `span` seconds; cut off, or continued at the last. Empty where rates do not decide."""
     match chosen:
         case PoissonArrivals(rate=rate) | ConstantArrivals(rate=rate) | GammaArrivals(rate=rate):
             return [Stage(span, rate, rate)]
         case OnOffArrivals():
             period = [
-                Stage(chosen.on, chosen.rate, chosen.rate),
-                Stage(chosen.off, chosen.off_rate, chosen.off_rate),
+                Stage(chosen.on_for, chosen.rate, chosen.rate),
+                Stage(chosen.off_for, chosen.off_rate, chosen.off_rate),
             ]
-            return _cut(period * (int(span / (chosen.on + chosen.off)) + 1), span)
+            return _cut(period * (int(span / (chosen.on_for + chosen.off_for)) + 1), span)
         case StagedArrivals():
             return _cut([_stage(stage) for stage in chosen.stages], span)
     return []

@@ -16,8 +16,8 @@ from loadtests.objectives import Limit, limits
 from loadtests.point import Point, Series, Verdict, knee, point
 from loadtests.result import Result
 from loadtests.samples import Floats, Samples
-from loadtests.scenario import Scenario
-from loadtests.statistics import bounding_rank, tail
+from loadtests.scenario import Scenario, changed
+from loadtests.statistics import bounding_rank, samples_needed, tail
 from loadtests.summary import present, queries
 from loadtests.sweep import Measure, with_rate
 
@@ -27,8 +27,11 @@ ERROR = 0.01
 # A server that keeps up answers about as much as it is sent; the rest is what is in flight at the end.
 KEEPS_UP = 0.95
 
+# Runs at a low rate take longer than the scenario says, to have the samples for a verdict: this much at most.
+STRETCH = 10
+SPARE_SAMPLES = 3
+
 MAX_RATES = 24
-LOWEST_RATE = 0.01
 
 
 @dataclass(slots=True)
@@ -48,6 +51,12 @@ def search(
     """
     if not limits(scenario.objectives):
         raise InvalidOption("the scenario has no objective on a latency to search the highest rate for")
+    floor = lowest_rate(scenario, repeats)
+    if start < floor:
+        raise InvalidOption(
+            f"--rate {start:g}: below {floor:.3g}/s runs take too long to judge; "
+            "start higher or lengthen --duration"
+        )
     points: list[Point] = []
     latest: list[Result] = []
 
@@ -57,7 +66,7 @@ def search(
         latest[:] = [result]
         return found.verdict == "met"
 
-    highest, lowest, note = bisect(passes, start, precision, lambda: points[-1].outcome == "invalid")
+    highest, lowest, note = bisect(passes, start, precision, floor, lambda: points[-1].outcome == "invalid")
     ordered = sorted(points, key=lambda found: found.load)
     last = latest[0]
     return Series(
@@ -77,7 +86,7 @@ def search(
 
 
 def bisect(
-    passes: Callable[[float], bool], start: float, precision: float, invalid: Callable[[], bool]
+    passes: Callable[[float], bool], start: float, precision: float, floor: float, invalid: Callable[[], bool]
 ) -> tuple[float | None, float | None, str]:
     """The highest rate that passes, the lowest that fails, and why it ended early if it did."""
     highest: float | None = None
@@ -98,8 +107,8 @@ def bisect(
         if highest and lowest and lowest <= highest * (1 + precision):
             return highest, lowest, ""
         rate = next_rate(highest, lowest)
-        if rate < LOWEST_RATE:
-            return None, lowest, "no rate meets the objectives"
+        if rate < floor:
+            return None, lowest, f"no rate down to {lowest:.3g}/s meets the objectives"
     return highest, lowest, f"ended after {MAX_RATES} rates"
 
 
@@ -114,8 +123,9 @@ def judge_rate(scenario: Scenario, rate: float, measure: Measure, repeats: int) 
     """Run at a rate until the verdict is clear, or `repeats` times."""
     wanted = limits(scenario.objectives)
     tallies = {limit.name: Tally() for limit in wanted}
+    longer = long_enough(scenario, rate, repeats)
     for repeat in range(repeats):
-        result = measure(with_rate(scenario, rate, scenario.seed + repeat))
+        result = measure(changed(longer, {"seed": scenario.seed + repeat}))
         verdict: Verdict = "undecided"
         if result.outcome == "invalid":
             break
@@ -125,6 +135,23 @@ def judge_rate(scenario: Scenario, rate: float, measure: Measure, repeats: int) 
         if verdict != "undecided":
             break
     return point(result, rate, repeat + 1, verdict), result
+
+
+def long_enough(scenario: Scenario, rate: float, repeats: int) -> Scenario:
+    """The scenario at this rate, in runs that together have the samples that the objectives need."""
+    chosen = with_rate(scenario, rate)
+    return changed(chosen, {"duration": max(chosen.measured_s, samples_per_run(scenario, repeats) / rate)})
+
+
+def lowest_rate(scenario: Scenario, repeats: int) -> float:
+    """Below this, runs would take much longer than the scenario says to have enough samples."""
+    return samples_per_run(scenario, repeats) / (STRETCH * scenario.measured_s)
+
+
+def samples_per_run(scenario: Scenario, repeats: int) -> float:
+    """What the strictest of the objectives needs, shared among the repeats."""
+    strictest = max(limit.percent for limit in limits(scenario.objectives))
+    return SPARE_SAMPLES * samples_needed(strictest) / repeats
 
 
 def count(limit: Limit, result: Result, tally: Tally) -> None:

@@ -44,7 +44,7 @@ Values = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """One count of the clients' beside the server's. They need not agree to the last where requests failed."""
+    """One count of the clients' beside the server's. Failed requests may or may not be in the server's."""
 
     what: str
     metric: str
@@ -63,7 +63,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`changes`: by how much counters grew from before to after. `cpu_cores`: used on average, of the machine's.
+    """`changes`: by how much counters grew from before to after. `cpu_cores`: used on average.
 
     Processes and memory are None where the server is on another machine.
     """

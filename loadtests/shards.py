@@ -1,4 +1,4 @@
-"""Several generators, one plan: each sends its share of the same drawn schedule, and the raw samples are merged.
+"""Several generators, one plan: each sends its share of one drawn schedule, and raw samples are merged.
 
 Every shard draws the whole plan from the seed and sends each n-th request of it, so the load is the one that
 a single generator would have sent, without a gap that comes twice. Locally they are processes that this

@@ -116,7 +116,8 @@ def queries(samples: Samples, at_once: int) -> Floats:
     last = np.zeros(len(moments))
     np.maximum.at(last, query, samples.latency_ms)
     complete = np.bincount(query, weights=samples.good, minlength=len(moments)) == at_once
-    return last[complete]
+    found: Floats = last[complete]
+    return found
 
 
 def present(values: Floats) -> Floats:

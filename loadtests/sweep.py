@@ -1,4 +1,4 @@
-"""Measures one scenario at several loads, one after the other: rates of an open loop, or users of a closed one."""
+"""Measures one scenario at several loads, in turn: rates of an open loop, or users of a closed one."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,13 +21,13 @@ def at_users(scenario: Scenario, users: Sequence[int], measure: Measure) -> Seri
     return _sweep(loads, "users", measure)
 
 
-def with_rate(scenario: Scenario, rate: float, seed: int | None = None) -> Scenario:
-    """The scenario at another rate, and perhaps with another draw."""
+def with_rate(scenario: Scenario, rate: float) -> Scenario:
+    """The scenario at another rate."""
     if not hasattr(scenario.arrivals, "rate"):
         raise InvalidOption(
             f"{scenario.arrivals.kind} arrivals have no rate to change; use poisson or constant"
         )
-    return changed(scenario, {"arrivals.rate": rate} | ({} if seed is None else {"seed": seed}))
+    return changed(scenario, {"arrivals.rate": rate})
 
 
 def with_users(scenario: Scenario, users: int) -> Scenario:

@@ -109,10 +109,10 @@ def steadiness(result: Result) -> Iterator[str]:
         return
     if result.steady.from_ms is None:
         yield "latencies did not settle: they are those of this run's length, and of no other"
-    elif result.steady.from_ms > result.window.start + LONG_WARM_UP * (
-        result.window.end - result.window.start
-    ):
-        yield f"latencies settled {result.steady.from_ms / 1e3:.1f} s after the start: a longer warm-up would tell more"
+        return
+    late = LONG_WARM_UP * (result.window.end - result.window.start)
+    if result.steady.from_ms > result.window.start + late:
+        yield f"latencies settled only {result.steady.from_ms / 1e3:.1f} s after the start: warm up longer"
 
 
 def server(result: Result) -> Iterator[str]:

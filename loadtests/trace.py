@@ -74,7 +74,8 @@ def _parse(fields: Mapping[str, Any]) -> tuple[Line, float]:
         None if (value := _pick(fields, names)) is None else int(value) for names in (PROMPTS, ANSWERS)
     ]
     request = _pick(fields, REQUESTS)
-    line = Line(0.0, *lengths, request=None if request is None else int(request))
+    prompt, answer = lengths
+    line = Line(0.0, prompt, answer, request=None if request is None else int(request))
     return line, _seconds(time)
 
 

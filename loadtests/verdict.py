@@ -33,7 +33,7 @@ CPU_SHARE = 0.95
 class Generator:
     """What the generator was asked to do, and how it fared. `late` sends were over 10 ms behind plan.
 
-    `count` generators shared the plan; `cpu_share` is that of the busiest. A closed loop offers what it achieves.
+    `count` generators shared the plan; `cpu_share` is the busiest's. A closed loop offers what it achieves.
     """
 
     offered_rps: float

@@ -43,7 +43,7 @@ class Call:
     """One HTTP request, ready to send. `new_reader` is called once for each time it is sent.
 
     `body` is None, or the pieces between which the earlier answers of a conversation go: one piece for
-    everything that is no later turn. `rows` is how many inputs it carries, `then` the conversation's next turn.
+    everything that is no later turn. `rows` is how many inputs it carries, `then` the next turn.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""Plain HTTP: a method, a path, a body, and the status that is expected. The answer's content is not looked at.
+"""Plain HTTP: a method, a path, a body, the expected status. The content of the answer is not looked at.
 
 A body is JSON, a text, the bytes of files, or generated images, for endpoints that take pictures.
 """

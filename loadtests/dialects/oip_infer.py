@@ -1,8 +1,8 @@
 """The Open Inference Protocol (KServe v2) over REST: `POST /v2/models/{name}/infer` with JSON tensors.
 
-Tensors are given in the scenario, read from `.npy` files or images, or generated from a seed. Several different ones are made before the run,
-so that a server that caches answers is not measured by its cache. Binary tensors are not spoken here: JSON
-is what the protocol requires of every server.
+Tensors are given in the scenario, read from `.npy` files or images, or generated from a seed. Several
+different ones are made before the run, so that a server that caches answers is not measured by its cache.
+Binary tensors are not spoken here: JSON is what the protocol requires of every server.
 """
 
 import json
@@ -142,7 +142,7 @@ def read(tensor: Tensor, file: str) -> list[float] | list[int]:
         raise ValueError(f"shape {list(values.shape)} is not {list(tensor.shape)}")
     if tensor.datatype in FLOATS:
         return [round(value, DECIMALS) for value in values.ravel().tolist()]
-    return values.ravel().astype(int).tolist()  # type: ignore[no-any-return]
+    return values.ravel().astype(int).tolist()
 
 
 def _read_image(tensor: Tensor, file: str) -> NDArray[np.float64]:

@@ -138,7 +138,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
-    document = page.scenario.model_dump(mode="json", exclude_unset=True)
+    document = page.scenario.model_dump(mode="json", exclude_defaults=True)
     recipe = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return environment.get_template("page.html").render(page=page, style=style, recipe=recipe)
 

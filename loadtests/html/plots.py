@@ -1,4 +1,4 @@
-"""The drawings of one run, from its raw samples. Each is there only if the run has something to draw in it."""
+"""The drawings of one run, from its raw samples. Each is there only if there is something to draw."""
 
 from collections.abc import Iterator
 
@@ -243,4 +243,5 @@ def _elapsed(good: Samples) -> Floats:
     ends = np.cumsum(good.gap_counts)
     starts = ends - good.gap_counts
     before = np.concatenate([[0.0], total])[starts]
-    return total - np.repeat(before, good.gap_counts)
+    elapsed: Floats = total - np.repeat(before, good.gap_counts)
+    return elapsed

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,64 @@ def serve() -> Iterator[Callable[[Handler], FakeServer]]:
 
     def start(handler: Handler) -> FakeServer:
         servers.append(FakeServer(handler))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+class RawServer:
+    """Answers the n-th request that it reads, on whatever connection, with the n-th of `answers`, verbatim.
+
+    An answer that is None closes the connection; what is left after the last answer is answered by it too.
+    """
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self._answers = answers
+        self._started = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=lambda: self._loop.run_until_complete(self._serve()), daemon=True
+        )
+        self._thread.start()
+        assert self._started.wait(10)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(10)
+
+    async def _serve(self) -> None:
+        self._closing = asyncio.Event()
+        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._started.set()
+        await self._closing.wait()
+        server.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+                answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
+                if answer is None:
+                    break
+                writer.write(answer)
+                if b"Connection: close" in answer:
+                    break
+        writer.close()
+
+
+@pytest.fixture
+def serve_raw() -> Iterator[Callable[..., RawServer]]:
+    """Starts servers that say exactly what they are told to."""
+    servers: list[RawServer] = []
+
+    def start(*answers: bytes | None) -> RawServer:
+        servers.append(RawServer(*answers))
         return servers[-1]
 
     yield start

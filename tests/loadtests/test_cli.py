@@ -107,3 +107,102 @@ def test_ctrl_c_during_the_probe_says_that_there_is_nothing(serve, scenario_file
 def test_help_needs_none_of_the_libraries_of_a_run():
     program = "import sys, loadtests.cli; sys.exit(bool({'aiohttp', 'numpy', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+COMPARED = """\
+arrivals: {kind: constant, rate: 100}
+duration: 0.15
+warmup: 0
+metrics: null
+mix: [{dialect: http}]
+"""
+
+
+async def hello(request):
+    return web.Response()
+
+
+def test_files_of_every_kind_are_written(serve, scenario_file, tmp_path):
+    paths = {name: tmp_path / f"result.{name}" for name in ("html", "openmetrics", "out")}
+    options = [part for name, path in paths.items() for part in (f"--{name}", path)]
+    ran = invoke("run", scenario_file(COMPARED), "--url", serve(hello).url, *options)
+    assert ran.exit_code in (0, 2)
+    assert paths["html"].read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert paths["openmetrics"].read_text(encoding="utf-8").endswith("# EOF\n")
+    shown = invoke("report", paths["out"], "--html", tmp_path / "again.html")
+    assert shown.exit_code == ran.exit_code
+    assert (tmp_path / "again.html").read_bytes() == paths["html"].read_bytes()
+
+
+def test_shards_of_several_commands_are_merged(serve, scenario_file, tmp_path):
+    server, scenario = serve(hello), scenario_file(COMPARED)
+    parts = [tmp_path / f"{index}.json" for index in range(2)]
+    for index, part in enumerate(parts):
+        ran = invoke(scenario, "--url", server.url, "--shard", f"{index}/2", "--out", part)
+        assert f"shard {index} of 2: merge it" in ran.stderr
+    merged = invoke("merge", *parts, "--json")
+    assert json.loads(merged.stdout)["counts"]["sent"] == 15
+    assert invoke("merge", parts[0]).exit_code == 2
+
+
+def test_a_sweep_prints_a_row_for_each_load(serve, scenario_file):
+    ran = invoke("sweep", scenario_file(COMPARED), "--url", serve(hello).url, "--users", "1,2")
+    assert ran.exit_code == 0
+    assert ran.stderr.count("/s answered") == 2
+    assert ran.stdout.splitlines()[0].startswith("sweep")
+
+
+def test_a_search_finds_a_rate_or_says_that_there_is_none(serve, scenario_file):
+    text = COMPARED + "objectives: {p50_ms: 0.001}\n"
+    ran = invoke("search", scenario_file(text), "--url", serve(hello).url, "--rate", 60)
+    assert ran.exit_code in (1, 2)
+    assert "highest rate that meets the objectives none" in ran.stdout
+
+
+def test_a_comparison_of_a_server_with_itself(serve, scenario_file):
+    url = serve(hello).url
+    ran = invoke("compare", scenario_file(COMPARED), "--url", url, "--pairs", 6, "--json")
+    document = json.loads(ran.stdout)
+    assert ran.exit_code in (0, 1, 2)
+    assert [len(document[side]["runs"]) for side in ("first", "second")] == [6, 6]
+    assert {ratio["measure"] for ratio in document["ratios"]} == {"latency p50", "latency p95", "goodput"}
+
+
+def test_quick_finds_out_and_measures(serve):
+    ran = invoke("quick", serve(infer).url, "--seconds", 4)
+    assert "nothing that we know to ask for" in ran.stderr
+    ran = invoke("quick", serve(infer).url, "--model", "lenet5", "--seconds", 2)
+    assert ran.exit_code == 2
+    ran = invoke("quick", serve(plain).url, "--seconds", 3)
+    assert "speaks http: GET /" in ran.stderr
+    assert "one client alone:" in ran.stderr
+    assert "throughput" in ran.stdout
+
+
+async def plain(request):
+    await asyncio.sleep(0.02)
+    return web.Response(status=200 if request.path == "/" else 404)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["compare", "digits", "--url", "http://a", "--pairs", "3"], "--pairs 3: fewer than 6"),
+        (["compare", "digits", *["--url", "http://a"] * 3], "--url: two can be compared, not 3"),
+        (["sweep", "digits", "--url", "http://a"], "give either --rates or --users"),
+        (["sweep", "digits", "--url", "http://a", "--users", "1,x"], "--users 1,x: numbers with commas"),
+        (["sweep", "digits", "--url", "http://a", "--rates", "0"], "--rates 0: every one must be above 0"),
+        (["digits", "--url", "http://a", "--shard", "2/2"], "--shard 2/2: the first of four is 0/4"),
+        (["digits", "--url", "http://a", "--shard", "0/2", "--processes", "2"], "a shard is one process"),
+        (["merge", "nowhere.json"], "cannot read nowhere.json"),
+        (["report", "nowhere.json"], "cannot read nowhere.json"),
+        (["digits", "--url", "http://a", "--html", "/nowhere/a.html"], "--html /nowhere/a.html: not a file"),
+        (["quick", "here"], "URL here: an address looks like"),
+        (["search", "digits", "--url", "http://127.0.0.1:9", "--rate", "0.01"], "start higher"),
+    ],
+)
+def test_a_wrong_option_of_any_command_is_one_line(arguments, complaint):
+    ran = invoke(*arguments)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert complaint in ran.stderr
+    assert ran.stderr.count("\n") == 1

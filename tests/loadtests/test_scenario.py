@@ -56,6 +56,22 @@ def test_a_good_scenario_loads_and_cannot_be_changed(scenario_file):
         ("prompts: [hello]", "prompts: [hello]\n    stream: false", "15: objectives.ttft_p90_ms: no request"),
         ("shape: [1, 1, 32, 32]", "shape: [2], data: [1]", "11: mix[1].inputs[0].data: 1 values do not"),
         ("mix:", "mix: [", "4: not YAML"),
+        (
+            "prompts: [hello]",
+            "generated: {word: 3}",
+            "6: mix[0].generated.word: unknown key 'word'; did you mean",
+        ),
+        ("rate: 20", "rate: 20, cv: 2", "1: arrivals.cv: unknown key 'cv'; valid are kind, rate"),
+        ("poisson, rate: 20", "stages, stages: []", "1: arrivals.stages: Tuple should have at least 1 item"),
+        ("poisson, rate: 20", "trace, file: gone.csv", "1: arrivals.file: cannot read"),
+        ("p99_ms: 50", "query_p99_ms: 50", "13: objectives.query_p99_ms: only multi-stream arrivals"),
+        ("duration: 10", "headers: {Authorization: x}", "2: headers: Authorization is set by us; a key goes"),
+        ("duration: 10", 'headers: {"a b": x}', "2: headers: 'a b' and its value are no header"),
+        (
+            "weight: 3",
+            "cancel: {share: 2}",
+            "9: mix[1].cancel.share: Input should be less than or equal to 1",
+        ),
     ],
 )
 def test_a_mistake_is_refused_with_file_line_key_and_remedy(scenario_file, old, new, complaint):
@@ -102,3 +118,44 @@ def test_an_override_is_checked_like_the_file(scenario_file, scenario):
         scenarios.override(scenarios.load(scenario_file(GOOD)), rate=0)
     with pytest.raises(InvalidOption, match="no request in the scenario names a model"):
         scenarios.override(scenario(), model="lenet5")
+
+
+def test_a_trace_out_of_order_is_refused_with_its_line(scenario_file, tmp_path):
+    (tmp_path / "trace.csv").write_text("time\n1\n3\n2\n", encoding="utf-8")
+    text = GOOD.replace("kind: poisson, rate: 20", "kind: trace, file: trace.csv")
+    assert "trace.csv:4: 2 comes before the line above; sort the trace" in refusal(scenario_file, text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ("time,input_tokens\n1,5\n", "the trace has sizes, which only `generated` prompts can take"),
+        ("time,request\n1,0\n2,7\n", "request 2 is of entry 7, which the mix lacks"),
+    ],
+)
+def test_a_trace_must_fit_the_mix(scenario_file, tmp_path, lines, complaint):
+    (tmp_path / "trace.csv").write_text(lines, encoding="utf-8")
+    text = GOOD.replace("kind: poisson, rate: 20", "kind: trace, file: trace.csv")
+    assert complaint in refusal(scenario_file, text)
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "keys", "span"),
+    [
+        ("{kind: poisson, rate: 1}", "", 11),
+        ("{kind: poisson, rate: 1}", "duration: 5", 6),
+        ("{kind: poisson, rate: 1}", "warmup: auto", 10),
+        ("{kind: stages, stages: [{duration: 7, rate: 1}, {duration: 8, rate: 1, to: 5}]}", "", 15),
+        ("{kind: offline, requests: 9}", "", float("inf")),
+        ("{kind: closed, users: 2}", "", 11),
+    ],
+)
+def test_how_long_a_run_takes(scenario_file, arrivals, keys, span):
+    text = f"arrivals: {arrivals}\nmix: [{{dialect: http}}]\n{keys}\n"
+    assert scenarios.load(scenario_file(text)).span == span
+
+
+def test_arrivals_without_a_rate_have_none_to_override(scenario_file):
+    scenario = scenarios.load(scenario_file("arrivals: {kind: single-stream}\nmix: [{dialect: http}]\n"))
+    with pytest.raises(InvalidOption, match="--rate: single-stream arrivals have no rate to change"):
+        scenarios.override(scenario, rate=5)

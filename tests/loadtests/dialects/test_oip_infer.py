@@ -1,6 +1,8 @@
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from loadtests.dialects.oip_infer import InferRequest, calls
 from loadtests.errors import BadAnswer
@@ -63,3 +65,33 @@ def test_an_answer_must_hold_an_output():
     for text in (b'{"outputs": []}', b'{"choices": []}', b"<html>"):
         with pytest.raises(BadAnswer):
             read(text)
+
+
+def test_tensors_come_from_npy_files_one_to_a_body(tmp_path):
+    for name, value in (("a", 0.25), ("b", 0.5)):
+        np.save(tmp_path / f"{name}.npy", np.full((2, 3), value))
+    assert [body["data"] for body in bodies(files=str(tmp_path / "*.npy"))] == [[0.25] * 6, [0.5] * 6]
+
+
+def test_images_are_fitted_into_the_last_two_axes(tmp_path):
+    Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
+    Image.new("L", (8, 8), 0).save(tmp_path / "black.png")
+    files = str(tmp_path / "*.png")
+    assert [body["data"] for body in bodies(shape=[1, 1, 2, 2], files=files)] == [[0.0] * 4, [1.0] * 4]
+    pixels = bodies(shape=[1, 3, 2, 2], files=files, datatype="UINT8")
+    assert [body["data"] for body in pixels] == [[0] * 12, [255] * 12]
+    scaled = bodies(shape=[1, 1, 2, 2], files=files, low=-1)
+    assert scaled[0]["data"] == [-1.0] * 4
+
+
+def test_a_file_of_another_shape_is_refused_before_the_run(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 4)))
+    with pytest.raises(ValueError, match=r"shape \[4, 4\] is not \[2, 3\]"):
+        request(files=str(tmp_path / "a.npy"))
+    with pytest.raises(ValueError, match="no file matches"):
+        request(files=str(tmp_path / "b.npy"))
+
+
+def test_the_first_axis_is_counted_as_rows():
+    assert calls(request())[0].rows == 2
+    assert calls(request(shape=[6], data=[1, 2, 3, 4, 5, 6]))[0].rows == 1

@@ -1,0 +1,94 @@
+import json
+
+import pytest
+from aiohttp import web
+
+from loadtests import shards
+from loadtests.errors import InvalidOption, InvalidResult, ProbeFailed
+from loadtests.plan import Shard
+from loadtests.result import build
+from loadtests.sample import Sample
+from tests.loadtests.recorded import recorded
+
+
+async def answer(request):
+    return web.Response()
+
+
+def part(scenario, index, count, rows=20):
+    samples = [
+        Sample(0, planned=row * 0.1, sent=row * 0.1, ended=row * 0.1 + 0.01 * (row + 1), row=row)
+        for row in range(index, rows, count)
+    ]
+    return build(scenario, "http://127.0.0.1:1", recorded(samples), (index, count))
+
+
+@pytest.fixture
+def scenario(scenario):
+    return scenario(duration=2)
+
+
+def test_merged_shards_are_the_run_of_one_generator(scenario):
+    whole = part(scenario, 0, 1)
+    merged = shards.merge([part(scenario, index, 3) for index in (2, 0, 1)])
+    assert merged.summary == whole.summary
+    assert merged.samples == whole.samples
+    assert merged.outcome == "pass"
+    assert (merged.counts, merged.generator.count) == (whole.counts, 3)
+
+
+def test_a_shard_alone_is_no_run(scenario):
+    alone = part(scenario, 0, 2)
+    assert alone.outcome == "invalid"
+    assert "shard 0 of 2" in alone.invalid[0]
+
+
+def test_what_is_not_every_shard_of_one_run_is_refused(scenario):
+    with pytest.raises(InvalidResult, match="not all shards of one run: 0/2, 0/2"):
+        shards.merge([part(scenario, 0, 2), part(scenario, 0, 2)])
+    other = scenario.model_copy(update={"seed": 1})
+    with pytest.raises(InvalidResult, match="different scenarios"):
+        shards.merge([part(scenario, 0, 2), part(other, 1, 2)])
+
+
+def test_a_file_that_is_no_result_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "result.json"
+    for text in ("{}", "not JSON"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InvalidResult, match="is no result of a load test") as caught:
+            shards.read(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InvalidResult, match="cannot read"):
+        shards.read(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "a/b", "0/0"])
+def test_a_shard_has_a_number_below_their_count(text):
+    assert shards.parse("3/4") == Shard(3, 4)
+    with pytest.raises(InvalidOption, match="the first of four is 0/4"):
+        shards.parse(text)
+
+
+def test_two_processes_send_one_plan(serve, scenario):
+    server = serve(answer)
+    result = shards.run(scenario, server.url, 2)
+    assert result.counts.sent == result.counts.planned == 80
+    assert sorted(result.samples.row) == list(range(80))
+    assert result.samples.planned_ms == pytest.approx([25 * row for row in range(80)], abs=0.01)
+    assert result.generator.count == 2
+
+
+def test_a_generator_that_cannot_run_says_why(serve, scenario):
+    server = serve(answer)
+    server.close()
+    with pytest.raises(Exception, match="cannot reach") as caught:
+        shards.run(scenario, server.url, 2)
+    assert not isinstance(caught.value, ProbeFailed)
+
+
+def test_the_document_of_a_shard_can_be_read_again(scenario, tmp_path):
+    path = tmp_path / "part.json"
+    path.write_text(part(scenario, 1, 2).model_dump_json(), encoding="utf-8")
+    again = shards.read(path)
+    assert again.shard == (1, 2)
+    assert json.loads(again.model_dump_json()) == json.loads(path.read_text(encoding="utf-8"))
