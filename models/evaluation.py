@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from models.datasets.dataset import IGNORED, Array, Dataset, Split
+from models.detection import match_rows, mean_average_precision
 from models.errors import DataError
 from runtime.manifest import Processing, TextProcessing
 from runtime.processing import pool
@@ -21,7 +22,10 @@ Predict = Callable[[dict[str, Array]], dict[str, Array]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """A metric's sufficient statistics, `scores` float64 [examples, k], in the order of the split."""
+    """A metric's sufficient statistics, `scores` float64 [examples, k], in the order of the split.
+
+    For nodes of graphs, a row is a node.
+    """
 
     metric: str
     scores: Array
@@ -53,7 +57,8 @@ def evaluate(
     """Score `predict` on every row of `split`, `batch_size` targets at a time.
 
     The first output is judged. "accuracy" takes logits [B, classes]; "token-accuracy" [B, S, classes];
-    "perplexity" [B, S, vocabulary]; "spearman" vectors [B, width], or token vectors [B, S, width] together
+    "node-accuracy" [B, nodes, classes]; "mean-iou" [B, height, width, classes];
+    "mean-average-precision" and "-50" detections as `models.detection` has them; "perplexity" [B, S, vocabulary]; "spearman" vectors [B, width], or token vectors [B, S, width] together
     with the TextProcessing that says how to pool them. Raises DataError when the split has no targets.
     """
     if split.targets is None:
@@ -134,6 +139,26 @@ def _token_hits(logits: Array, targets: Array) -> Array:
     return np.stack([((logits.argmax(-1) == targets) & counted).sum(1), counted.sum(1)], 1).astype(np.float64)
 
 
+def _node_hits(logits: Array, targets: Array) -> Array:
+    """One row a scored node: a graph of many is one example, and an interval wants more than one."""
+    counted = targets != IGNORED
+    return (logits.argmax(-1) == targets)[counted].astype(np.float64)[:, None]
+
+
+def _overlaps(logits: Array, targets: Array) -> Array:
+    """Pixels of each class in both, then in either: [B, 2 * classes] (its sums give the IoU of a data set)."""
+    guessed, classes = logits.argmax(-1)[..., None], np.arange(logits.shape[-1])
+    ours, theirs = guessed == classes, targets[..., None] == classes
+    parts = [(ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))]
+    return np.concatenate(parts, 1).astype(np.float64)
+
+
+def _mean_iou(scores: Array) -> float:
+    """The mean over the classes that are there of intersection over union."""
+    shared, either = np.split(scores.sum(0), 2)
+    return float((shared[either > 0] / either[either > 0]).mean())
+
+
 def _token_losses(logits: Array, targets: Array) -> Array:
     counted = targets != IGNORED
     losses = negative_log_likelihood(logits, np.where(counted, targets, 0)) * counted
@@ -151,6 +176,12 @@ _METRICS = {
     "token-accuracy": _Metric(
         _token_hits, lambda scores: float(scores[:, 0].sum() / scores[:, 1].sum()), True
     ),
+    "mean-average-precision": _Metric(match_rows, mean_average_precision, True),
+    "mean-average-precision-50": _Metric(
+        match_rows, lambda scores: mean_average_precision(scores, np.array([0.5])), True
+    ),
+    "mean-iou": _Metric(_overlaps, _mean_iou, True),
+    "node-accuracy": _Metric(_node_hits, lambda scores: float(scores.mean()), True),
     "perplexity": _Metric(
         _token_losses, lambda scores: float(np.exp(scores[:, 0].sum() / scores[:, 1].sum())), False
     ),
@@ -164,4 +195,7 @@ _TASK_METRICS = {
     "token-classification": "token-accuracy",
     "text-generation": "perplexity",
     "embedding": "spearman",
+    "node-classification": "node-accuracy",
+    "segmentation": "mean-iou",
+    "object-detection": "mean-average-precision-50",
 }

@@ -8,17 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
-from runtime.manifest import Processing, Task, TextProcessing
-from runtime.processing import Array, classify, pool, tag_tokens
+from runtime.detection import Detections, detect
+from runtime.manifest import ImageProcessing, Processing, Suppression, Task, TextProcessing
+from runtime.processing import Array, classify, png, pool, tag_tokens
 
 Answer = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One batch that went through a model: its tensors in and out, by name, and what the model says of itself.
+    """One batch that went through a model: its tensors by name, and what the model says of itself.
 
     `tokenizer` is there where the processing has one.
     """
@@ -50,6 +52,43 @@ def _tokens(run: Run) -> list[Answer]:
     return tag_tokens(run.first, run.inputs, run.tokenizer, run.labels)
 
 
+def _nodes(run: Run) -> list[Answer]:
+    """`{nodes: [{label, probability, scores}]}`; padding answers too, and is cut off by whoever padded."""
+    return [{"nodes": classify(logits, run.labels)} for logits in run.first]
+
+
+def _boxes(run: Run) -> list[Answer]:
+    """`{objects: [{label, probability, box}]}`; a box is left, top, right, bottom in parts of the image."""
+    assert isinstance(run.processing, ImageProcessing)
+    found = detect(run.first, run.processing.suppression or Suppression())
+    return [{"objects": _objects(each, run.labels)} for each in found]
+
+
+def _objects(found: Detections, labels: Sequence[str]) -> list[Answer]:
+    return [
+        {
+            "label": labels[int(label)] if labels else str(label),
+            "probability": float(score),
+            "box": [float(edge) for edge in box],
+        }
+        for box, score, label in zip(np.clip(found.boxes, 0, 1), found.scores, found.classes, strict=True)
+    ]
+
+
+def _masks(run: Run) -> list[Answer]:
+    """`{mask, regions: [{label, share}]}`: a grey PNG in base64, a pixel's value being its class's number."""
+    return [_mask(pixels, run.labels) for pixels in run.first.argmax(-1)]
+
+
+def _mask(pixels: Array, labels: Sequence[str]) -> Answer:
+    classes, counts = np.unique(pixels, return_counts=True)
+    regions = [
+        {"label": labels[label] if labels else str(label), "share": float(count / pixels.size)}
+        for label, count in zip(classes.tolist(), counts.tolist(), strict=True)
+    ]
+    return {"mask": png(pixels.astype(np.uint8)), "regions": regions}
+
+
 def _vectors(run: Run) -> list[Answer]:
     processing = run.processing
     if not isinstance(processing, TextProcessing):
@@ -70,4 +109,7 @@ _TASKS: Mapping[str, Callable[[Run], list[Answer]]] = {
     "text-classification": _classes,
     "token-classification": _tokens,
     "embedding": _vectors,
+    "node-classification": _nodes,
+    "object-detection": _boxes,
+    "segmentation": _masks,
 }

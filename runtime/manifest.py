@@ -16,6 +16,9 @@ Task = Literal[
     "token-classification",
     "embedding",
     "text-generation",
+    "node-classification",
+    "object-detection",
+    "segmentation",
     "tensor",
 ]
 DType = Literal["float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool"]
@@ -49,8 +52,22 @@ class TensorProcessing(Frozen):
     kind: Literal["tensor"] = "tensor"
 
 
+class Suppression(Frozen):
+    """Which of a detector's boxes are answered: those likely enough, and of those that overlap, the likeliest.
+
+    `iou` is the intersection over union from which a less likely box of the same class goes.
+    """
+
+    score: float = 0.25
+    iou: float = 0.5
+    most: int = 100
+
+
 class ImageProcessing(Frozen):
-    """An image becomes float32 [channels, height, width]: resized, times `rescale`, minus mean, over std."""
+    """An image becomes float32 [channels, height, width]: resized, times `rescale`, minus mean, over std.
+
+    A detector's boxes go through `suppression`.
+    """
 
     kind: Literal["image"] = "image"
     mode: Literal["L", "RGB"]
@@ -60,6 +77,7 @@ class ImageProcessing(Frozen):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    suppression: Suppression | None = None
 
 
 class TextProcessing(Frozen):
@@ -91,8 +109,20 @@ class GenerationProcessing(Frozen):
     chat_template: str | None = Field(default=None, exclude_if=lambda template: template is None)
 
 
+class GraphProcessing(Frozen):
+    """A graph becomes features float32 [batch, nodes, width] and edges int64 [batch, edges, 2].
+
+    An edge is a pair of node numbers, source and target. Smaller graphs of a batch are padded: with zeros,
+    and with edges of -1.
+    """
+
+    kind: Literal["graph"] = "graph"
+    width: int
+
+
 Processing = Annotated[
-    TensorProcessing | ImageProcessing | TextProcessing | GenerationProcessing, Field(discriminator="kind")
+    TensorProcessing | ImageProcessing | TextProcessing | GenerationProcessing | GraphProcessing,
+    Field(discriminator="kind"),
 ]
 
 

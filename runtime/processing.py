@@ -4,6 +4,7 @@ Declared in the bundle's manifest and used alike by training, evaluation and ser
 implementation. It does not know which graph runs in between. Images are resized with Pillow.
 """
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -141,6 +142,13 @@ def tag_tokens(
         ]
         answers.append({"tokens": tokens})
     return answers
+
+
+def png(pixels: Array) -> str:
+    """Grey values, uint8 [height, width], as a PNG file in base64."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
 
 
 def _label(probabilities: Array, names: Sequence[str]) -> dict[str, Any]:

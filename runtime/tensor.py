@@ -16,7 +16,15 @@ from runtime import processing as proc
 from runtime.answers import Run, answer
 from runtime.bundle import Bundle
 from runtime.errors import InputError
-from runtime.manifest import FeedForwardGraph, ImageProcessing, Manifest, TensorSpec, TextProcessing
+from runtime.graphs import batch_graphs
+from runtime.manifest import (
+    FeedForwardGraph,
+    GraphProcessing,
+    ImageProcessing,
+    Manifest,
+    TensorSpec,
+    TextProcessing,
+)
 from runtime.processing import Array
 from runtime.session import open_session
 
@@ -50,11 +58,13 @@ class TensorModel:
             raise InputError(f"{self.manifest.tag} cannot take these values: {reason[:300]}") from None
         return dict(zip(self._outputs, outputs, strict=True))
 
-    def predict(self, items: Sequence[Image | bytes | str | Array]) -> list[dict[str, Any]]:
+    def predict(
+        self, items: Sequence[Image | bytes | str | Array | Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
         """Answers in the task's own words, one for each item.
 
-        As the bundle's processing says, an item is an image (or its encoded bytes), a text, or one
-        example's tensor.
+        As the bundle's processing says, an item is an image (or its encoded bytes), a text, a graph (see
+        `runtime.graphs`), or one example's tensor.
         """
         inputs = self.encode(items)
         return self.decode(self.run(inputs), inputs)
@@ -93,6 +103,8 @@ class TensorModel:
             else:
                 encoded = proc.encode_texts(self._tokenizer, items, processing)
             return {name: encoded[name] for name in names}
+        if isinstance(processing, GraphProcessing):
+            return batch_graphs(items, processing)
         if not len(items):
             raise InputError("the batch is empty; send at least one tensor")
         return {names[0]: np.stack([np.asarray(item) for item in items])}

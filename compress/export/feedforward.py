@@ -23,22 +23,25 @@ def export_feedforward(
     output_names: Sequence[str],
     path: Path,
     *,
-    ragged: bool,
+    ragged: bool | Mapping[str, str],
 ) -> FeedForwardGraph:
     """Write `module` to `path`; its forward takes the tensors of `example` in that order, float32 on the CPU.
 
-    `ragged` makes axis 1 of every input symbolic too. Raises ExportError where torch cannot trace the module.
+    `ragged` makes axis 1 symbolic too: of every input, as `sequence`, or of the inputs that it names, as it
+    says. Raises ExportError where torch cannot trace the module.
     """
-    axes = {0: torch.export.Dim.DYNAMIC} | ({1: torch.export.Dim.DYNAMIC} if ragged else {})
+    axes = {name: _axes(name, ragged) for name in example}
     # One row would be taken for a constant.
-    rows = [torch.from_numpy(np.ascontiguousarray(value[:2])) for value in example.values()]
+    rows = [torch.from_numpy(np.resize(value, (2, *value.shape[1:]))) for value in example.values()]
     try:
         with quiet_exporter(), torch.inference_mode():
             program: Any = torch.onnx.export(
                 module,
                 tuple(rows),
                 dynamo=True,
-                dynamic_shapes=tuple(dict(axes) for _ in rows),
+                dynamic_shapes=tuple(
+                    dict.fromkeys(range(len(names)), torch.export.Dim.DYNAMIC) for names in axes.values()
+                ),
                 input_names=list(example),
                 output_names=list(output_names),
                 verbose=False,
@@ -49,5 +52,12 @@ def export_feedforward(
             f"{type(module).__name__} does not export to ONNX ({reason[:300]}); "
             "remove control flow that depends on data from its forward"
         ) from error
-    save_program(program, path, axis_names=("batch", "sequence") if ragged else ("batch",))
+    save_program(program, path, axes)
     return FeedForwardGraph(file=path.name)
+
+
+def _axes(name: str, ragged: bool | Mapping[str, str]) -> tuple[str, ...]:
+    """The names of an input's symbolic axes, which are its first."""
+    if isinstance(ragged, bool):
+        return ("batch", "sequence") if ragged else ("batch",)
+    return ("batch", ragged[name]) if name in ragged else ("batch",)

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import onnx
 
 
-def save_program(program: Any, path: Path, axis_names: Sequence[str] = ()) -> None:
+def save_program(program: Any, path: Path, axes: Mapping[str, Sequence[str]] | None = None) -> None:
     """Write an exported program to one file, without the exporter's traces of the source code.
 
-    `axis_names` renames the first symbolic axes of every input and output, in order.
+    `axes` names the first symbolic axes of inputs, and wherever the same symbol comes out again, the outputs'.
     """
     model = program.model_proto
-    _name_axes(model, axis_names)
+    _name_axes(model, axes or {})
     strip(model)
     save_model(model, path)
 
@@ -57,9 +57,13 @@ def quiet_exporter() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _name_axes(model: onnx.ModelProto, names: Sequence[str]) -> None:
+def _name_axes(model: onnx.ModelProto, axes: Mapping[str, Sequence[str]]) -> None:
     renamed: dict[str, str] = {}
+    for value in model.graph.input:
+        for name, dim in zip(axes.get(value.name, ()), value.type.tensor_type.shape.dim, strict=False):
+            if dim.dim_param:
+                renamed.setdefault(dim.dim_param, name)
     for value in (*model.graph.input, *model.graph.output):
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.dim_param and axis < len(names):
-                dim.dim_param = renamed.setdefault(dim.dim_param, names[axis])
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in renamed:
+                dim.dim_param = renamed[dim.dim_param]

@@ -17,7 +17,9 @@ from runtime.manifest import (
     DecoderGraph,
     FeedForwardGraph,
     GenerationProcessing,
+    GraphProcessing,
     ImageProcessing,
+    Processing,
     Signature,
     TensorSpec,
     TextProcessing,
@@ -57,10 +59,17 @@ def _export_feedforward(source: SourceModel, folder: Path) -> tuple[GraphArtifac
 
     assert source.module is not None
     inputs, target = example_inputs(source), folder / "model.onnx"
-    ragged = isinstance(source.processing, TextProcessing)
+    ragged = _ragged(source.processing)
     graph = export_feedforward(source.module, inputs, source.output_names, target, ragged=ragged)
     parity = check_feedforward(source.module, target, inputs, source.output_names)
     return GraphArtifact(folder, graph, _signature(target)), {"parity": parity}
+
+
+def _ragged(processing: Processing) -> bool | Mapping[str, str]:
+    """Which inputs have a second axis of any length: texts, and the nodes and edges of graphs."""
+    if isinstance(processing, GraphProcessing):
+        return {"features": "nodes", "edges": "edges"}
+    return isinstance(processing, TextProcessing)
 
 
 def _export_decoder(source: SourceModel, folder: Path) -> tuple[GraphArtifact, dict[str, Any]]:

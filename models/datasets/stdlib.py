@@ -1,15 +1,11 @@
 """The Python standard library's own source, as a corpus of code that every installation already has.
 
-Without tests, tables (codecs, pydoc's topics) and vendored packages: about 550 files, 12 MB. The tokenizer
-(byte-level BPE) and the token streams are made once and cached. The trade-off: the text is that of the
+The files are `models.datasets.library`'s. The tokenizer (byte-level BPE) and the token streams are made once and cached. The trade-off: the text is that of the
 running interpreter, so figures move a little between Python versions, and the fingerprint says which text it
 was.
 """
 
-import hashlib
 import io
-import os
-import sysconfig
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +15,7 @@ from tokenizers.models import BPE
 
 from models.datasets.dataset import Array, Dataset, Split, SplitName, View
 from models.datasets.encoding import encode_corpus, token_windows
+from models.datasets.library import hashed, library_files
 from models.errors import DataError
 from models.storage import code_digest, digest, home, versions, write_atomically
 from runtime.manifest import GenerationProcessing
@@ -29,8 +26,6 @@ END_OF_TEXT = "<|endoftext|>"
 END_ID = 0
 # One file in eleven is held out, by the hash of its path: about 50 files, and no file ever changes sides.
 HELD_OUT_EVERY = 11
-# Not code to learn from: tests, other people's packages, and tables written as code.
-EXCLUDED = {"test", "tests", "idle_test", "site-packages", "lib2to3", "encodings", "pydoc_data"}
 PROCESSING = GenerationProcessing(bos_id=END_ID, eos_ids=(END_ID,))
 
 
@@ -61,17 +56,9 @@ def open_dataset(view: View) -> Dataset:
 def _paths() -> dict[SplitName, list[Path]]:
     """The files of each split, in order."""
     paths: dict[SplitName, list[Path]] = {"train": [], "validation": []}
-    root = Path(sysconfig.get_path("stdlib"))
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in EXCLUDED]
-        for path in (Path(folder, name) for name in files if name.endswith(".py")):
-            if not path.name.startswith("_sysconfigdata"):
-                paths["validation" if _held_out(path.relative_to(root)) else "train"].append(path)
-    return {split: sorted(found) for split, found in paths.items()}
-
-
-def _held_out(relative: Path) -> bool:
-    return int(hashlib.sha256(relative.as_posix().encode()).hexdigest(), 16) % HELD_OUT_EVERY == 0
+    for path in library_files():
+        paths["train" if hashed(path) % HELD_OUT_EVERY else "validation"].append(path)
+    return paths
 
 
 def _documents(split: SplitName) -> list[str]:

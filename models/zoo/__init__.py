@@ -4,6 +4,24 @@ Importing this registers every member and loads no torch. Adding one is a networ
 `register` in its family's file of `models/zoo/catalog/`; nothing else changes.
 """
 
-from models.zoo.catalog import convolutional, decoders
+from models.zoo.catalog import (
+    convolutional,
+    decoders,
+    detection,
+    encoders,
+    graphs,
+    recurrent,
+    segmentation,
+    vision_transformers,
+)
 
-__all__ = ["convolutional", "decoders"]
+__all__ = [
+    "convolutional",
+    "decoders",
+    "detection",
+    "encoders",
+    "graphs",
+    "recurrent",
+    "segmentation",
+    "vision_transformers",
+]

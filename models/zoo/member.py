@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from models.datasets import Dataset, dataset_fingerprint, load_dataset
+from models.datasets import Dataset, View, dataset_fingerprint, load_dataset
 from models.errors import SourceError, StorageError
 from models.registry import ModelSpec, TrainingRecipe
 from models.storage import code_digest, digest, file_digest, home, versions, write_atomically
@@ -72,7 +72,7 @@ class Member:
 
     def obtain(self) -> tuple[nn.Module, Dataset, dict[str, Any]]:
         """Its module, data set and record: cached, or trained now from where an earlier run stopped."""
-        dataset = load_dataset(self.spec.dataset)
+        dataset = load_dataset(self.spec.dataset, View(task=self.spec.task))
         if self.record() is None:
             with self._alone():
                 if self.record() is None:

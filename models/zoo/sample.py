@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL.Image import Image
 
 from models.registry import ModelSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PROMPT_TOKENS, ANSWER_TOKENS = 32, 24
 # An answer is for reading: long lists are cut, with a word on how long they are.
 SHOWN_ITEMS, SHOWN_TEXT = 12, 400
+SHOWN_PIXELS = 32
 INK = ".:-=+*#%@"
 
 
@@ -88,11 +90,9 @@ def _shown(example: Any) -> Any:
     """A picture as rows of characters; anything else as it is, shortened."""
     if not isinstance(example, Image):
         return _shortened(example)
-    pixels = example.convert("L").resize((min(example.width, 32), min(example.height, 32)))
-    rows = [
-        [pixels.getpixel((column, row)) for column in range(pixels.width)] for row in range(pixels.height)
-    ]
-    return "\n".join("".join(INK[int(value) * (len(INK) - 1) // 255] * 2 for value in row) for row in rows)
+    size = (min(example.width, SHOWN_PIXELS), min(example.height, SHOWN_PIXELS))
+    pixels = np.asarray(example.convert("L").resize(size), np.int64)
+    return "\n".join("".join(INK[value * (len(INK) - 1) // 255] * 2 for value in row) for row in pixels)
 
 
 def _shortened(value: Any) -> Any:

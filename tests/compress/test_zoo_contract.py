@@ -21,7 +21,7 @@ from compress.quantize.config import Int8Dynamic
 from compress.step import Calibration, methods
 from models import registry
 from models.batches import shuffled_batches
-from models.datasets import load_dataset
+from models.datasets import View, load_dataset
 from models.evaluation import torch_predict
 from models.registry import ModelSpec, TrainingRecipe
 from models.sources.source import SourceModel
@@ -53,7 +53,7 @@ def tiny(name: str) -> tuple[ModelSpec, SourceModel]:
     """The member's smallest form, untrained, as the pipeline takes it."""
     spec = registry.get(name)
     spec = replace(spec, config={**spec.config, **spec.tiny}, initialise=None)
-    dataset = load_dataset(spec.dataset)
+    dataset = load_dataset(spec.dataset, View(task=spec.task))
     return spec, as_source(spec, fresh(spec, dataset, seed=0).eval(), dataset, {})
 
 
