@@ -33,7 +33,7 @@ class GraphArtifact:
     @property
     def size_bytes(self) -> int:
         """What the graph takes on disk, weights included."""
-        return self.path.stat().st_size
+        return sum((self.folder / file).stat().st_size for file in self.graph.files)
 
     def at(self, folder: Path) -> "GraphArtifact":
         """The same description for a graph that a step writes to `folder`."""

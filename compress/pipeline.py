@@ -116,8 +116,10 @@ class _Job:
             )
             return figures
 
-        code = [_method_code(method), _code("export")]
-        return self._stage(step.variant, make, parent=parent.key, step=settings(step), code=code)
+        # Methods that rewrite graphs share the quantizers' means to do so.
+        code = [_method_code(method), _code("export"), _code("quantize")]
+        more = {"machine": machine()} if method.timed else {}
+        return self._stage(step.variant, make, parent=parent.key, step=settings(step), code=code, **more)
 
     def measure(self, graph: Stage, baseline: Stage) -> Evidence:
         """What `graph` is worth beside `baseline`: quality, and latency on this machine."""

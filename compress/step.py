@@ -56,6 +56,8 @@ class GraphMethod:
     config: Any
     run: Callable[[Any, GraphArtifact, Path, Calibration], tuple[GraphArtifact, Figures]]
     check: Callable[[Any, Task], None] | None = None
+    # Whether the result depends on this machine's speed, and so holds for machines like it only.
+    timed: bool = False
     works_on: Literal["graph"] = "graph"
 
 

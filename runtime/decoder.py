@@ -16,6 +16,7 @@ import onnxruntime as ort
 from runtime.errors import CapacityError, PromptTooLong
 from runtime.kv_cache import KVCache
 from runtime.manifest import DecoderGraph
+from runtime.phases import Phases, single
 from runtime.processing import Array
 
 # GroupQueryAttention finds sequence lengths by these; the names are the export's own contract.
@@ -30,21 +31,27 @@ def cache_names(layers: int, when: str) -> list[str]:
 
 
 class Decoder:
-    """A KV cache for `slots` sequences over one session. One thread at a time may use it.
+    """A KV cache for `slots` sequences over one session, or one for each phase. One thread at a time.
 
     `kv_tokens` is how many tokens all slots together may hold (default: all the context in every slot);
     whoever calls keeps to it.
     """
 
     def __init__(
-        self, session: ort.InferenceSession, graph: DecoderGraph, slots: int, kv_tokens: int | None = None
+        self,
+        session: ort.InferenceSession | Phases,
+        graph: DecoderGraph,
+        slots: int,
+        kv_tokens: int | None = None,
     ) -> None:
         self.graph = graph
         self.slots = slots
         self.cache = KVCache(graph, slots, kv_tokens)
         # The LoRA adapter that each slot's sequence runs with; None is the model itself.
         self.adapters: list[str | None] = [None] * slots
-        self._session = session
+        self._phases = session if isinstance(session, Phases) else single(session, graph)
+        # The file of the graph that ran the last call.
+        self.graph_used = graph.file
         self._steps: dict[int, _Step] = {}
 
     @property
@@ -76,6 +83,7 @@ class Decoder:
         lengths = self.cache.lengths[:batch]
         self._check_room(int(lengths.max()) + 1)
         step = self._decode_step(batch)
+        self.graph_used = self._phases.choose(batch).file
         step.input_ids[:, 0] = tokens
         step.position_ids[:, 0] = lengths
         self.cache.grow(slice(batch), 1)
@@ -105,7 +113,9 @@ class Decoder:
             raise CapacityError(f"slot {slot} of {self.slots} does not exist; start with more slots")
         start, count = int(self.cache.lengths[slot]), len(tokens)
         self._check_room(start + count)
-        step = _Step(self._session, self.graph, self.cache.rows(slot, 1), count, kept)
+        phase = self._phases.choose(count)
+        self.graph_used = phase.file
+        step = _Step(phase.session, self.graph, self.cache.rows(slot, 1), count, kept)
         step.input_ids[:] = tokens
         step.position_ids[:] = np.arange(start, start + count)
         step.logit_positions[:] = np.arange(count - kept, count)
@@ -115,7 +125,8 @@ class Decoder:
     def _decode_step(self, batch: int) -> "_Step":
         # Shapes and addresses depend on the batch size alone, so each size is bound once.
         if batch not in self._steps:
-            self._steps[batch] = _Step(self._session, self.graph, self.cache.rows(0, batch), 1, 1)
+            session = self._phases.choose(batch).session
+            self._steps[batch] = _Step(session, self.graph, self.cache.rows(0, batch), 1, 1)
         return self._steps[batch]
 
     def _check_room(self, length: int) -> None:

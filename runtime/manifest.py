@@ -132,6 +132,11 @@ class FeedForwardGraph(Frozen):
     kind: Literal["feed-forward"] = "feed-forward"
     file: FileName = "model.onnx"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The graph's files."""
+        return (self.file,)
+
 
 class KVLayer(Frozen):
     """One layer's cache: keys and values are [batch, heads, capacity, head_dim] each."""
@@ -166,8 +171,18 @@ class AdapterGraph(Frozen):
     files: dict[str, FileName] = {}
 
 
+class PhaseGraph(Frozen):
+    """Another graph of the same decoder, over the same cache, for calls of `from_tokens` tokens and more."""
+
+    from_tokens: int = Field(ge=2)
+    file: FileName
+
+
 class DecoderGraph(Frozen):
-    """A decoder over KV buffers that the caller owns; the layers may differ (pruned models do)."""
+    """A decoder over KV buffers that the caller owns; the layers may differ (pruned models do).
+
+    `file` runs every call, unless `phases` name graphs that are faster from some size of a call on.
+    """
 
     kind: Literal["decoder"] = "decoder"
     file: FileName = "decoder.onnx"
@@ -176,6 +191,12 @@ class DecoderGraph(Frozen):
     vocab_size: int
     context_length: int
     adapters: AdapterGraph | None = None
+    phases: tuple[PhaseGraph, ...] = Field(default=(), exclude_if=lambda phases: not phases)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The graphs' files, each once."""
+        return tuple(dict.fromkeys((self.file, *(phase.file for phase in self.phases))))
 
 
 Graph = Annotated[FeedForwardGraph | DecoderGraph, Field(discriminator="kind")]

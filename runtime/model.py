@@ -14,11 +14,11 @@ from runtime.errors import CapacityError, InputError
 from runtime.kv_cache import bytes_per_token
 from runtime.manifest import DecoderGraph, GenerationProcessing, Manifest
 from runtime.memory import available_memory
+from runtime.phases import open_phases
 from runtime.prefix_cache import PrefixCache
 from runtime.processing import Array, load_tokenizer
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
-from runtime.session import open_session
 from runtime.speculation import DraftModel, Proposer
 from runtime.tensor import TensorModel
 from runtime.text import TextStream
@@ -39,7 +39,7 @@ class TextModel:
         self.manifest: Manifest = bundle.manifest
         self.tokenizer = load_tokenizer(bundle.file(processing.tokenizer))
         self.graph, self._processing = graph, processing
-        self._session = open_session(bundle.file(graph.file), threads=threads)
+        self._phases = open_phases(bundle.file, graph, threads=threads)
 
     def encode(self, text: str) -> list[int]:
         """A prompt's tokens, with the beginning-of-text token where the model wants one.
@@ -88,7 +88,7 @@ class TextModel:
                 f"it needs {int(MIN_KV_TOKENS * token / ROWS_SHARE):,} bytes or more"
             )
         return Scheduler(
-            Decoder(self._session, self.graph, slots, rows // token),
+            Decoder(self._phases, self.graph, slots, rows // token),
             self._processing.eos_ids,
             prefix_cache=PrefixCache(min(memory - rows, rows)),
             proposer=proposer,
@@ -101,7 +101,7 @@ class TextModel:
                 f"{self.manifest.tag} cannot draft for {target.manifest.tag}: their tokenizers differ; "
                 "take a draft that was distilled or pruned from the same model"
             )
-        return DraftModel(Decoder(self._session, self.graph, slots=1))
+        return DraftModel(Decoder(self._phases, self.graph, slots=1))
 
     def text_stream(self, stop: Sequence[str] = ()) -> TextStream:
         """A fresh detokenizer for one answer."""
@@ -111,7 +111,7 @@ class TextModel:
         self, prompt: str | list[int], params: SamplingParams, stop: Sequence[str] = ()
     ) -> Iterator[str]:
         """Continue one prompt in process, giving the text piece by piece."""
-        scheduler = Scheduler(Decoder(self._session, self.graph, slots=1), self._processing.eos_ids)
+        scheduler = Scheduler(Decoder(self._phases, self.graph, slots=1), self._processing.eos_ids)
         stream = self.text_stream(stop)
         tokens = self.encode(prompt) if isinstance(prompt, str) else prompt
         scheduler.add(Request("", tokens, params))
@@ -122,9 +122,15 @@ class TextModel:
         if rest := stream.flush():
             yield rest
 
-    def score(self, input_ids: Array) -> Array:
-        """Logits after every token, float32 [batch, sequence, vocabulary], from the graph that ships."""
-        return score(self._session, self.graph, input_ids)
+    def score(self, input_ids: Array, file: str | None = None) -> Array:
+        """Logits after every token, float32 [batch, sequence, vocabulary], from the graph that ships.
+
+        `file` names one of several graphs (default: the one that a call of this size runs on).
+        """
+        chosen = self._phases.choose(input_ids.size)
+        if file is not None:
+            chosen = next(phase for phase in self._phases if phase.file == file)
+        return score(chosen.session, self.graph, input_ids)
 
 
 def load_model(bundle: Bundle, *, threads: int | None = None) -> TensorModel | TextModel:
