@@ -57,7 +57,8 @@ class Decoder:
     @property
     def lengths(self) -> Array:
         """How many tokens each slot's cache holds, int64 [slots]."""
-        return self.cache.lengths
+        lengths: Array = self.cache.lengths
+        return lengths
 
     def prefill(self, slot: int, tokens: Array, adapter: str | None = None) -> Array:
         """Append `tokens` [length] to a slot's cache; logits [vocabulary] after the last one.
@@ -120,7 +121,8 @@ class Decoder:
         step.position_ids[:] = np.arange(start, start + count)
         step.logit_positions[:] = np.arange(count - kept, count)
         self.cache.grow(slice(slot, slot + 1), count)
-        return step.run(self.cache.lengths[slot : slot + 1])[0]
+        logits: Array = step.run(self.cache.lengths[slot : slot + 1])[0]
+        return logits
 
     def _decode_step(self, batch: int) -> "_Step":
         # Shapes and addresses depend on the batch size alone, so each size is bound once.

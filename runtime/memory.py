@@ -14,9 +14,10 @@ def available_memory(cgroup: Path = CGROUP) -> int:
         limit = (cgroup / "memory.max").read_text().strip()
         if limit == "max":
             return free
-        used = int((cgroup / "memory.current").read_text())
+        spare = int(limit) - int((cgroup / "memory.current").read_text())
         figures = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        # Files that nobody has looked at lately count as used and are given up when memory is wanted.
+        spare += int(figures.get("inactive_file", 0))
     except (OSError, ValueError):
         return free
-    # Files that nobody has looked at lately are counted as used and given up when memory is wanted.
-    return min(free, max(0, int(limit) - used + int(figures.get("inactive_file", 0))))
+    return min(free, max(0, spare))

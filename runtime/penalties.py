@@ -35,13 +35,13 @@ def penalize(logits: Array, params: Sequence[SamplingParams], counts: Sequence[T
     Repetition divides positive logits and multiplies negative ones (Keskar et al., 2019, arXiv:1909.05858);
     presence and frequency subtract, as OpenAI's API defines them.
     """
-    for row, wish, seen in zip(logits, params, counts, strict=True):
+    for index, (wish, seen) in enumerate(zip(params, counts, strict=True)):
         if wish.repetition_penalty != 1:
-            _repetition(row, wish.repetition_penalty, seen)
+            _repetition(logits[index], wish.repetition_penalty, seen)
         if (wish.presence_penalty or wish.frequency_penalty) and seen.answer:
-            _presence_and_frequency(row, wish, seen)
+            _presence_and_frequency(logits[index], wish, seen)
         if wish.logit_bias:
-            _bias(row, wish)
+            _bias(logits[index], wish)
 
 
 def _repetition(row: Array, penalty: float, seen: TokenCounts) -> None:

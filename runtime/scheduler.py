@@ -20,7 +20,7 @@ from runtime.penalties import penalize
 from runtime.prefix_cache import PrefixCache
 from runtime.processing import Array
 from runtime.request import FinishReason, Request, SchedulerStatistics, TokenEvent
-from runtime.sampling import sample
+from runtime.sampling import Sampler
 from runtime.sequence import Sequence
 from runtime.speculation import Proposer, Speculation
 
@@ -49,6 +49,7 @@ class Scheduler:
         self._prefixes = prefix_cache
         self._speculation = Speculation(proposer) if proposer else None
         self._chunk = prefill_chunk
+        self._sampler = Sampler()
         # A sequence that is alone must fit: no answer grows beyond this.
         self._limit = min(decoder.graph.context_length, decoder.cache.tokens)
         self._arrivals = count()
@@ -213,7 +214,7 @@ class Scheduler:
     def _extend(self, first: int, logits: Array) -> list[TokenEvent]:
         """Choose a token for each decoding sequence from slot `first` on, and retire those that end."""
         sequences = self._running[first : first + len(logits)]
-        tokens, reports = choose(logits, sequences)
+        tokens, reports = choose(self._sampler, logits, sequences)
         events = []
         for sequence, token, report in zip(sequences, tokens, reports, strict=True):
             if not sequence.answer_length:
@@ -260,19 +261,21 @@ class Scheduler:
             self._running[one], self._running[other] = self._running[other], self._running[one]
 
 
-def choose(logits: Array, sequences: list[Sequence]) -> tuple[list[int], list[TokenLogprob | None]]:
+def choose(
+    sampler: Sampler, logits: Array, sequences: list[Sequence]
+) -> tuple[list[int], list[TokenLogprob | None]]:
     """A token for each row of `logits` [sequences, vocabulary], and its report where the request wants one.
 
-    The logits are changed in place: penalties, then constraints.
+    Penalties, then constraints, then drawing: the logits are overwritten.
     """
     params = [sequence.request.params for sequence in sequences]
     asked = [row for row, wish in enumerate(params) if wish.logprobs is not None]
     raw = logits[asked] if asked else None
     penalize(logits, params, [sequence.counts for sequence in sequences])
-    for row, sequence in zip(logits, sequences, strict=True):
+    for row, sequence in enumerate(sequences):
         if sequence.request.constraint:
-            sequence.request.constraint.mask(row)
-    tokens = sample(logits, params, [sequence.rng for sequence in sequences])
+            sequence.request.constraint.mask(logits[row])
+    tokens = sampler.sample(logits, params, [sequence.rng for sequence in sequences])
     reports: list[TokenLogprob | None] = [None] * len(sequences)
     if raw is not None:
         tops = [params[row].logprobs or 0 for row in asked]

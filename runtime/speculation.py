@@ -10,7 +10,7 @@ model is slowest and speculation pays most.
 import statistics
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -93,25 +93,25 @@ class Speculation:
     period, because what pays changes with the text; the rest goes to the faster one.
     """
 
-    def __init__(self, proposer: Proposer) -> None:
+    def __init__(self, proposer: Proposer, clock: Callable[[], float] = time.perf_counter) -> None:
         self.draft_tokens = 0
         self.accepted_tokens = 0
         self._proposer = proposer
         self._length = FIRST_LENGTH
         self._steps = 0
-        self._started = 0.0
+        self._clock, self._started = clock, 0.0
         self._speculative, self._plain = _Pace(), _Pace()
 
     def propose(self, tokens: Sequence[int], room: int) -> list[int]:
         """Tokens to verify, at most `room`; none where plain decoding is faster. Starts the clock."""
-        self._started = time.perf_counter()
+        self._started = self._clock()
         count = min(self._length, room)
         return self._proposer.propose(tokens, count) if count > 0 and self._is_worth_it() else []
 
     def note(self, proposed: int, produced: int) -> None:
         """Say how many tokens were proposed and how many the step produced. Stops the clock."""
         pace = self._speculative if proposed else self._plain
-        pace.note(time.perf_counter() - self._started, produced)
+        pace.note(self._clock() - self._started, produced)
         if proposed:
             self.draft_tokens += proposed
             self.accepted_tokens += produced - 1
@@ -140,7 +140,7 @@ class _Pace:
         if not self._steps:
             return 0.0
         seconds, tokens = zip(*self._steps, strict=True)
-        return statistics.median(seconds) * len(tokens) / sum(tokens)
+        return float(statistics.median(seconds)) * len(tokens) / sum(tokens)
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

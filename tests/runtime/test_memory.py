@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runtime.memory import available_memory
+
+
+def cgroup(folder: Path, limit: str, current: int, inactive: int) -> Path:
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{current}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {inactive}\n")
+    return folder
+
+
+def test_a_cgroups_limit_counts_and_its_idle_files_do_not(tmp_path: Path) -> None:
+    assert available_memory(cgroup(tmp_path, "1000000", 600_000, 100_000)) == 500_000
+    assert available_memory(cgroup(tmp_path, "1000000", 1_100_000, 0)) == 0
+
+
+@pytest.mark.parametrize("limit", ["max", "not a number", "9" * 18])
+def test_without_a_limit_it_is_the_machines(tmp_path: Path, limit: str) -> None:
+    free = psutil.virtual_memory().available
+    assert available_memory(cgroup(tmp_path, limit, 0, 0)) == pytest.approx(free, rel=0.2)
+
+
+def test_without_a_cgroup_it_is_the_machines(tmp_path: Path) -> None:
+    assert available_memory(tmp_path) > 0

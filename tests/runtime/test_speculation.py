@@ -1,0 +1,96 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.decoder import Decoder
+from runtime.session import open_session
+from runtime.speculation import PERIOD, TRIAL_STEPS, DraftModel, PromptLookup, Speculation
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=6), st.integers(1, 6))
+def test_lookup_proposes_what_followed_the_longest_match_last(
+    start: list[int], more: list[int], count: int
+) -> None:
+    lookup = PromptLookup(longest=3, shortest=2)
+    lookup.propose(start, count)
+    for end in range(len(more) + 1):
+        tokens = start + more[:end]
+        assert lookup.propose(tokens, count) == searched(tokens, count)
+
+
+def searched(tokens: list[int], count: int) -> list[int]:
+    """The same, by looking everywhere."""
+    for size in (3, 2):
+        for at in range(len(tokens) - size - 1, -1, -1):
+            if tokens[at : at + size] == tokens[-size:]:
+                return tokens[at + size : at + size + count]
+    return []
+
+
+def test_lookup_starts_afresh_with_another_sequence() -> None:
+    lookup = PromptLookup()
+    lookup.propose([1, 2, 3, 1, 2], 4)
+    assert lookup.propose([1, 2, 4, 1, 2], 1) == [4]
+    assert lookup.propose([7, 8], 4) == []
+
+
+def test_a_draft_proposes_its_own_greedy_continuation(decoder_graph: Any) -> None:
+    path, graph = decoder_graph
+    session = open_session(path, threads=1)
+    draft = DraftModel(Decoder(session, graph, 1))
+
+    def greedy(tokens: list[int], count: int) -> list[int]:
+        tokens = list(tokens)
+        for _ in range(count):
+            tokens.append(int(Decoder(session, graph, 1).prefill(0, np.array(tokens)).argmax()))
+        return tokens[-count:]
+
+    first = [5, 6, 7, 8]
+    proposed = draft.propose(first, 3)
+    assert proposed == greedy(first, 3)
+    # Accepted in part, in whole, and then another sequence altogether: its cache follows.
+    for tokens in ([*first, proposed[0], 9], [*first, *proposed, 3], [1, 2]):
+        assert draft.propose(tokens, 3) == greedy(tokens, 3)
+    assert len(draft.propose([1] * 62, 8)) == 2  # the draft's context ends
+    assert draft.propose([1] * 64, 8) == []
+
+
+class Always:
+    """Proposes the same again and again."""
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        return [1] * count
+
+
+def rates(speculative: float, plain: float, produced: int) -> float:
+    """The share of steps that speculate, where steps take so many seconds by a clock of our own."""
+    clock = [0.0]
+    speculation = Speculation(Always(), clock=lambda: clock[0])
+    spoke = 0
+    for _ in range(2 * PERIOD):
+        proposed = speculation.propose([1, 2], room=8)
+        clock[0] += speculative if proposed else plain
+        speculation.note(len(proposed), produced if proposed else 1)
+        spoke += bool(proposed)
+    return spoke / (2 * PERIOD)
+
+
+def test_speculation_goes_on_where_it_pays_and_stops_where_it_does_not() -> None:
+    trials = TRIAL_STEPS / PERIOD
+    assert rates(speculative=1.5, plain=1.0, produced=3) == 1 - trials
+    assert rates(speculative=1.5, plain=1.0, produced=1) == trials
+
+
+def test_proposals_are_counted_and_follow_their_success() -> None:
+    speculation = Speculation(Always())
+    lengths = []
+    for produced in (1, 2, 3, 5):
+        proposed = speculation.propose([1, 2], room=8)
+        lengths.append(len(proposed))
+        speculation.note(len(proposed), min(produced, len(proposed) + 1))
+    assert lengths == [4, 1, 2, 4]
+    assert (speculation.draft_tokens, speculation.accepted_tokens) == (11, 0 + 1 + 2 + 4)
+    assert speculation.propose([1, 2], room=0) == []
