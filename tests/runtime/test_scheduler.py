@@ -1,13 +1,17 @@
 """The scheduler over a small real decoder. The property test at the end drives everything together."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
+from runtime.constraint import Constraint, grammar_tokenizer
 from runtime.decoder import Decoder
 from runtime.errors import InputError, PromptTooLong
 from runtime.prefix_cache import PrefixCache
@@ -35,7 +39,7 @@ def decoder(session: Any, decoder_graph: Any) -> Decoder:
 
 def small(decoder: Decoder, kv_tokens: int) -> Decoder:
     """The same decoder with memory for fewer tokens."""
-    return Decoder(decoder._session, decoder.graph, SLOTS, kv_tokens)
+    return Decoder(decoder._phases, decoder.graph, SLOTS, kv_tokens)
 
 
 def collect(events: Sequence[TokenEvent], answers: dict[str, Answer]) -> None:
@@ -56,7 +60,7 @@ def run(scheduler: Scheduler) -> dict[str, Answer]:
 
 def alone(decoder: Decoder, request: Request) -> Answer:
     """The answer in a scheduler of its own, with the same limit."""
-    scheduler = Scheduler(Decoder(decoder._session, decoder.graph, 1, decoder.cache.tokens))
+    scheduler = Scheduler(Decoder(decoder._phases, decoder.graph, 1, decoder.cache.tokens))
     scheduler.add(request)
     return run(scheduler)[request.id]
 
@@ -248,7 +252,7 @@ def proposer(decoder: Decoder, kind: str | None) -> Proposer | None:
     if kind is None:
         return None
     return (
-        PromptLookup() if kind == "lookup" else DraftModel(Decoder(decoder._session, decoder.graph, slots=1))
+        PromptLookup() if kind == "lookup" else DraftModel(Decoder(decoder._phases, decoder.graph, slots=1))
     )
 
 
@@ -257,13 +261,35 @@ def test_a_report_is_of_the_models_own_distribution(decoder: Decoder) -> None:
     params = SamplingParams(max_tokens=3, temperature=0, logprobs=2, presence_penalty=2.0)
     scheduler.add(Request("a", [1, 2, 3], params))
     events = [event for _ in range(3) for event in scheduler.step()]
-    logits = Decoder(decoder._session, decoder.graph, 1).prefill(0, np.array([1, 2, 3]))
+    logits = Decoder(decoder._phases, decoder.graph, 1).prefill(0, np.array([1, 2, 3]))
     expected = logits - np.log(np.exp(logits.astype(np.float64)).sum())
     report = events[0].logprob
     assert report is not None
     assert report.token_id == events[0].token_id == report.top[0][0] == logits.argmax()
     assert [token for token, _ in report.top] == np.argsort(-logits)[:2].tolist()
     np.testing.assert_allclose([value for _, value in report.top], np.sort(expected)[:-3:-1], rtol=1e-4)
+
+
+def test_an_answer_keeps_to_its_form_beside_others(decoder: Decoder, tokenizer_file: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    form = Constraint.regex("[a-c]{4}-[0-9]+", grammar_tokenizer(tokenizer, [95]))
+    free = Request("free", [4, 5, 6], GREEDY)
+    scheduler = Scheduler(small(decoder, 30), eos_ids=(95,))
+    scheduler.add(Request("form", [1, 2, 3], SamplingParams(max_tokens=9, seed=1), constraint=form))
+    scheduler.add(free)
+    answers = run(scheduler)
+    assert re.fullmatch("[a-c]{4}-[0-9]*", tokenizer.decode(answers["form"][0]))
+    assert answers["free"] == alone(decoder, free)
+
+
+def test_an_answer_that_can_only_end_ends(decoder: Decoder, tokenizer_file: Path) -> None:
+    """Even where the model has no end-of-text token of its own."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    form = Constraint.regex("ab", grammar_tokenizer(tokenizer, []))
+    scheduler = Scheduler(decoder)
+    scheduler.add(Request("a", [1], SamplingParams(max_tokens=9), constraint=form))
+    answer, reason = run(scheduler)["a"]
+    assert (tokenizer.decode(answer), reason) == ("ab", "stop")
 
 
 @st.composite
