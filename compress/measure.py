@@ -139,7 +139,13 @@ def predictor(model: Model, file: str | None = None) -> Callable[[dict[str, Arra
     """
     if isinstance(model, TensorModel):
         return model.run
-    return lambda inputs: {"logits": model.score(inputs["input_ids"], file)}
+    adapter = own_adapter(model)
+    return lambda inputs: {"logits": model.score(inputs["input_ids"], file, adapter)}
+
+
+def own_adapter(model: TextModel) -> str | None:
+    """The adapter that came with the bundle: it is judged and timed with it, as its recipe made it."""
+    return next(iter(model.adapters.names), None)
 
 
 def _evaluation(metric: str, folder: Path) -> Evaluation:
@@ -178,9 +184,9 @@ def _text_workloads(model: TextModel, inputs: Mapping[str, Array]) -> dict[str, 
 
 
 def _decode_call(model: TextModel, tokens: Array, size: int) -> Call:
-    decoder = model.scheduler(size).decoder
+    decoder, adapter = model.scheduler(size).decoder, model.adapters.find(own_adapter(model))
     for slot in range(size):
-        decoder.prefill(slot, tokens)
+        decoder.prefill(slot, tokens, adapter)
 
     def step() -> None:
         decoder.lengths[:] = len(tokens)  # the same place each time: every round does the same work
@@ -190,11 +196,11 @@ def _decode_call(model: TextModel, tokens: Array, size: int) -> Call:
 
 
 def _prefill_call(model: TextModel, tokens: Array) -> Call:
-    decoder = model.scheduler(1).decoder
+    decoder, adapter = model.scheduler(1).decoder, model.adapters.find(own_adapter(model))
 
     def prefill() -> None:
         decoder.release(0)
-        decoder.prefill(0, tokens)
+        decoder.prefill(0, tokens, adapter)
 
     return prefill
 
@@ -232,4 +238,5 @@ def _round(call: Call, repeats: int) -> float:
 
 
 def _complete(model: TextModel, tokens: list[int]) -> str:
-    return "".join(model.generate(tokens, SamplingParams(max_tokens=SAMPLE_TOKENS, temperature=0)))
+    params = SamplingParams(max_tokens=SAMPLE_TOKENS, temperature=0)
+    return "".join(model.generate(tokens, params, adapter=own_adapter(model)))

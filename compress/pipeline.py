@@ -106,8 +106,11 @@ class _Job:
         assert isinstance(method, GraphMethod)
 
         def make(folder: Path) -> Figures:
+            from compress.lora.attach import carry_adapters
+
             before = GraphArtifact.load(parent.folder)
             after, figures = method.run(step, before, folder, Calibration(self._calibration))
+            carry_adapters(before, after)
             after.save()
             about = Description.load(parent.folder)
             files = {name: parent.folder / name for name in about.files}

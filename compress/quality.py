@@ -24,7 +24,9 @@ def module_metric(source: "SourceModel", module: "nn.Module", seed: int, example
     assert source.dataset is not None
     split = choose(source.dataset.validation, examples, seed)
     predict = torch_predict(module, source.input_names, source.output_names)
-    return evaluate(predict, split, metric_name("", source), EVALUATION_BATCH, source.processing).value()
+    return evaluate(
+        predict, split, metric_name("this step", source), EVALUATION_BATCH, source.processing
+    ).value()
 
 
 def metric_name(method: str, source: "SourceModel") -> str:
@@ -34,7 +36,7 @@ def metric_name(method: str, source: "SourceModel") -> str:
     metric = metric_for(source.dataset) if source.dataset else None
     if metric is None:
         raise StepError(
-            f"{source.reference}: {method} needs labelled classes or tokens to learn; give such 'data'"
+            f"{source.reference}: {method} learns classes or tokens, and its data has none to learn"
         )
     return metric
 

@@ -113,14 +113,22 @@ def _parse_step(step: Any, index: int, name: str, tree: yaml.Node | None) -> Ste
 
 
 def _check_order(steps: Sequence[StepConfig], name: str, tree: yaml.Node | None) -> None:
-    kinds = [methods()[step.method].works_on for step in steps]
-    for index in range(1, len(kinds)):
-        if (kinds[index - 1], kinds[index]) == ("graph", "torch"):
-            late, early = steps[index].method, steps[index - 1].method
-            raise RecipeError(
-                f"{_place(name, tree, ('steps', index))}: '{late}' changes the torch model, but '{early}' "
-                f"before it works on the exported graph; put '{late}' first"
-            )
+    for late, early in ((late, early) for late in range(len(steps)) for early in range(late)):
+        if reason := _conflict(steps[late], steps[early]):
+            raise RecipeError(f"{_place(name, tree, ('steps', late))}: {reason}")
+
+
+def _conflict(late: StepConfig, early: StepConfig) -> str | None:
+    """Why `late` cannot come after `early`; None where it can."""
+    method, before = methods()[late.method], methods()[early.method]
+    if (before.works_on, method.works_on) == ("graph", "torch"):
+        return (
+            f"'{late.method}' changes the torch model, but '{early.method}' before it works on the exported "
+            f"graph; put '{late.method}' first"
+        )
+    if method.works_on == "torch" and early.closes_weights:
+        return f"'{late.method}' changes the torch model, but {early.closes_weights}"
+    return method.conflict(late, early) if method.conflict else None
 
 
 def _explain(

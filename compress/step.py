@@ -37,12 +37,21 @@ class StepConfig(BaseModel):
         """What this step adds to the bundle's variant name."""
         return self.method
 
+    @property
+    def closes_weights(self) -> str | None:
+        """Why no later step may change the torch model, and what to do; None where one may."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Where a step gets real inputs from, on demand: most steps need none."""
 
     draw: Callable[[int], Iterator[dict[str, Array]]]
+
+
+# (a step, one before it) -> why the two cannot stand in that order, and what to do; None where they can.
+Conflict = Callable[[Any, StepConfig], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class GraphMethod:
     check: Callable[[Any, Task], None] | None = None
     # Whether the result depends on this machine's speed, and so holds for machines like it only.
     timed: bool = False
+    conflict: Conflict | None = None
     works_on: Literal["graph"] = "graph"
 
 
@@ -78,6 +88,7 @@ class TorchMethod:
     restore: Callable[[Any, "SourceModel", Mapping[str, tuple[int, ...]]], "SourceModel"] | None = None
     check: Callable[[Any, Task], None] | None = None
     depends: Callable[[Any, int], str] | None = None
+    conflict: Conflict | None = None
     works_on: Literal["torch"] = "torch"
 
 

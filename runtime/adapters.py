@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from runtime.errors import AdapterError
+from runtime.bundle import file_record
+from runtime.errors import AdapterError, InputError
 from runtime.manifest import AdapterGraph, AdapterSite
 from runtime.processing import Array
+from runtime.suggest import nearest
 
 GATES = "adapter_gates"
 
@@ -49,18 +51,63 @@ def read_adapter(path: Path, graph: AdapterGraph) -> Adapter:
 
     Raises AdapterError for a file that is none, and for one of another model.
     """
-    from runtime.bundle import file_record
-
     if not path.is_file():
         raise AdapterError(f"{path}: no such file; name an adapter that `lora` with 'merge: false' wrote")
     try:
-        stored = ort.AdapterFormat.read_adapter(str(path)).get_parameters()
-        factors = {name: np.ascontiguousarray(value.numpy(), np.float32) for name, value in stored.items()}
+        stored = ort.AdapterFormat.read_adapter(str(path))
+        # Copies: the arrays are views of a mapping of the file, which goes with `stored`.
+        factors = {name: np.array(each.numpy(), np.float32) for name, each in stored.get_parameters().items()}
     except Exception as error:  # onnxruntime raises its own classes, and RuntimeError
         reason = str(error).splitlines()[0]
         raise AdapterError(f"{path}: not an onnxruntime adapter ({reason}); export it again") from None
     rank = _check(factors, graph, path)
     return Adapter(rank, factors, file_record(path).sha256)
+
+
+class Adapters:
+    """The adapters that requests may name. Safe to change while other threads look up.
+
+    A sequence holds on to its adapter, so unloading one disturbs nobody who uses it already.
+    """
+
+    def __init__(self, graph: AdapterGraph | None = None) -> None:
+        self._graph = graph
+        self._loaded: dict[str, Adapter] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is loaded, in alphabetical order."""
+        return tuple(sorted(self._loaded))
+
+    def load(self, name: str, path: Path) -> None:
+        """Read the adapter at `path` and know it as `name`, in the place of one of that name.
+
+        Raises AdapterError for a file that does not fit, and for a model that takes no adapters.
+        """
+        if self._graph is None:
+            raise AdapterError(
+                "this model takes no adapters; make its bundle with a `lora` step of 'merge: false'"
+            )
+        self._loaded[name] = read_adapter(path, self._graph)
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter. Raises AdapterError for one that is not loaded."""
+        if self._loaded.pop(name, None) is None:
+            raise AdapterError(f"no adapter '{name}' is loaded; {nearest(name, self.names)}")
+
+    def find(self, name: str | None) -> Adapter | None:
+        """The adapter called `name`; None for None. Raises InputError for one that is not loaded."""
+        if name is None:
+            return None
+        if name not in self._loaded:
+            raise InputError(f"no adapter '{name}' is loaded; {nearest(name, self.names)}")
+        return self._loaded[name]
+
+
+def adapter_inputs(rows: Sequence[Adapter | None], graph: AdapterGraph) -> dict[str, Array]:
+    """The inputs that the graph which takes adapters has beside the decoder's, for a batch of `rows`."""
+    present = list(dict.fromkeys(row for row in rows if row is not None))
+    return {**stack(present, graph), GATES: gates(rows, present)}
 
 
 def stack(adapters: Sequence[Adapter], graph: AdapterGraph) -> dict[str, Array]:

@@ -2,17 +2,21 @@
 
 The slots that decode together must be the first ones (`move` and `swap` keep them so). The graph's past and
 present are bound to the same memory: GroupQueryAttention writes new keys and values in place and nothing is
-copied. It does not choose tokens and does not know of requests.
+copied. Calls with an adapter among their rows run on a graph of their own, over the same cache. It does not
+choose tokens and does not know of requests.
 onnxruntime's CPU kernel appends several tokens to one row at a time, or one token to each of several rows:
 hence a call of its own for each prompt's chunk, and drafts verified for one sequence only.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from runtime.adapters import Adapter, adapter_inputs
 from runtime.errors import CapacityError, PromptTooLong
 from runtime.kv_cache import KVCache
 from runtime.manifest import DecoderGraph
@@ -29,6 +33,9 @@ def cache_names(layers: int, when: str) -> list[str]:
     """Names of the cache tensors, `when` being `past` or `present`: key and value of each layer in turn."""
     return [f"{when}_{part}_{layer}" for layer in range(layers) for part in ("key", "value")]
 
+# Gives the session of the graph that takes adapters; only called once there is an adapter.
+AdaptedSession = Callable[[], ort.InferenceSession]
+
 
 class Decoder:
     """A KV cache for `slots` sequences over one session, or one for each phase. One thread at a time.
@@ -43,16 +50,18 @@ class Decoder:
         graph: DecoderGraph,
         slots: int,
         kv_tokens: int | None = None,
+        adapted: AdaptedSession | None = None,
     ) -> None:
         self.graph = graph
         self.slots = slots
         self.cache = KVCache(graph, slots, kv_tokens)
         # The LoRA adapter that each slot's sequence runs with; None is the model itself.
-        self.adapters: list[str | None] = [None] * slots
+        self.adapters: list[Adapter | None] = [None] * slots
+        self._adapted = adapted
         self._phases = session if isinstance(session, Phases) else single(session, graph)
         # The file of the graph that ran the last call.
         self.graph_used = graph.file
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[tuple[Adapter | None, ...], _Step] = {}
 
     @property
     def lengths(self) -> Array:
@@ -60,7 +69,7 @@ class Decoder:
         lengths: Array = self.cache.lengths
         return lengths
 
-    def prefill(self, slot: int, tokens: Array, adapter: str | None = None) -> Array:
+    def prefill(self, slot: int, tokens: Array, adapter: Adapter | None = None) -> Array:
         """Append `tokens` [length] to a slot's cache; logits [vocabulary] after the last one.
 
         Raises CapacityError for a slot that does not exist, PromptTooLong where the context is full.
@@ -84,7 +93,7 @@ class Decoder:
         lengths = self.cache.lengths[:batch]
         self._check_room(int(lengths.max()) + 1)
         step = self._decode_step(batch)
-        self.graph_used = self._phases.choose(batch).file
+        self.graph_used = step.file
         step.input_ids[:, 0] = tokens
         step.position_ids[:, 0] = lengths
         self.cache.grow(slice(batch), 1)
@@ -114,9 +123,8 @@ class Decoder:
             raise CapacityError(f"slot {slot} of {self.slots} does not exist; start with more slots")
         start, count = int(self.cache.lengths[slot]), len(tokens)
         self._check_room(start + count)
-        phase = self._phases.choose(count)
-        self.graph_used = phase.file
-        step = _Step(phase.session, self.graph, self.cache.rows(slot, 1), count, kept)
+        step = self._bind(self.cache.rows(slot, 1), count, kept, self.adapters[slot : slot + 1])
+        self.graph_used = step.file
         step.input_ids[:] = tokens
         step.position_ids[:] = np.arange(start, start + count)
         step.logit_positions[:] = np.arange(count - kept, count)
@@ -125,11 +133,23 @@ class Decoder:
         return logits
 
     def _decode_step(self, batch: int) -> "_Step":
-        # Shapes and addresses depend on the batch size alone, so each size is bound once.
-        if batch not in self._steps:
-            session = self._phases.choose(batch).session
-            self._steps[batch] = _Step(session, self.graph, self.cache.rows(0, batch), 1, 1)
-        return self._steps[batch]
+        # Shapes and addresses depend on the batch size and its adapters alone, so each is bound once.
+        rows = tuple(self.adapters[:batch])
+        if rows not in self._steps:
+            # Stacked factors take memory: those of one batch with adapters are kept, not of every one.
+            self._steps = {known: step for known, step in self._steps.items() if not any(known)}
+            self._steps[rows] = self._bind(self.cache.rows(0, batch), 1, 1, rows)
+        return self._steps[rows]
+
+    def _bind(self, cache: list[Array], length: int, kept: int, rows: Sequence[Adapter | None]) -> "_Step":
+        """A call over `rows`, on the graph for its size, or on the one that takes adapters."""
+        if not any(rows):
+            phase = self._phases.choose(len(rows) * length)
+            return _Step(phase.session, phase.file, self.graph, cache, length, kept)
+        assert self._adapted is not None
+        assert self.graph.adapters is not None
+        inputs = adapter_inputs(rows, self.graph.adapters)
+        return _Step(self._adapted(), self.graph.adapters.file, self.graph, cache, length, kept, inputs)
 
     def _check_room(self, length: int) -> None:
         limit = self.graph.context_length
@@ -137,13 +157,19 @@ class Decoder:
             raise PromptTooLong(f"{length} tokens do not fit the context of {limit}; send fewer")
 
 
-def score(session: ort.InferenceSession, graph: DecoderGraph, input_ids: Array) -> Array:
+def score(
+    session: ort.InferenceSession,
+    graph: DecoderGraph,
+    input_ids: Array,
+    more: Mapping[str, Array] = MappingProxyType({}),
+) -> Array:
     """Logits after every token, float32 [batch, sequence, vocabulary], for input_ids int64 [batch, sequence].
 
-    Runs the graph that ships, on a cache of its own: perplexity is measured on what is served.
+    Runs the graph that ships, on a cache of its own: perplexity is measured on what is served. `more` are
+    further inputs, where the session is of the graph that takes adapters.
     """
     batch, length = input_ids.shape
-    step = _Step(session, graph, new_cache(graph, batch, length), length, length)
+    step = _Step(session, graph.file, graph, new_cache(graph, batch, length), length, length, more)
     step.input_ids[:] = input_ids
     step.position_ids[:] = step.logit_positions[:] = np.arange(length)
     return step.run(np.full(batch, length))
@@ -165,13 +191,22 @@ class _Step:
     seqlens_k: Array
     total_length: Array
     logits: Array
-    _cache: list[Array]
+    file: str
+    _kept_alive: tuple[object, ...]
     _session: Any
     _binding: Any
 
     def __init__(
-        self, session: ort.InferenceSession, graph: DecoderGraph, cache: list[Array], length: int, kept: int
+        self,
+        session: ort.InferenceSession,
+        file: str,
+        graph: DecoderGraph,
+        cache: list[Array],
+        length: int,
+        kept: int,
+        more: Mapping[str, Array] = MappingProxyType({}),
     ) -> None:
+        self.file = file
         batch = len(cache[0])
         self.input_ids = np.zeros((batch, length), np.int64)
         self.position_ids = np.zeros((batch, length), np.int64)
@@ -180,7 +215,7 @@ class _Step:
         self.total_length = np.zeros((), np.int32)
         self.logits = np.empty((batch, kept, graph.vocab_size), np.float32)
         # The binding holds addresses only: this keeps the memory behind them alive.
-        self._cache = cache
+        self._kept_alive = (cache, more)
         self._session, self._binding = session, session.io_binding()
         layers = len(graph.layers)
         self._bind_inputs(
@@ -191,6 +226,7 @@ class _Step:
                 TOTAL_LENGTH: self.total_length,
                 LOGIT_POSITIONS: self.logit_positions,
                 **dict(zip(cache_names(layers, "past"), cache, strict=True)),
+                **more,
             }
         )
         self._bind_output(LOGITS, self.logits)

@@ -190,13 +190,14 @@ class DecoderGraph(Frozen):
     kv_dtype: Literal["float32", "float16"] = "float32"
     vocab_size: int
     context_length: int
-    adapters: AdapterGraph | None = None
+    adapters: AdapterGraph | None = Field(default=None, exclude_if=lambda adapters: adapters is None)
     phases: tuple[PhaseGraph, ...] = Field(default=(), exclude_if=lambda phases: not phases)
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The graphs' files, each once."""
-        return tuple(dict.fromkeys((self.file, *(phase.file for phase in self.phases))))
+        """The graphs' files and those of adapters, each once."""
+        adapters = (self.adapters.file, *self.adapters.files.values()) if self.adapters else ()
+        return tuple(dict.fromkeys((self.file, *(phase.file for phase in self.phases), *adapters)))
 
 
 Graph = Annotated[FeedForwardGraph | DecoderGraph, Field(discriminator="kind")]

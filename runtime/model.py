@@ -5,7 +5,9 @@ from functools import cached_property
 from typing import Any
 
 from llguidance import LLTokenizer
+from onnxruntime import InferenceSession
 
+from runtime.adapters import Adapters, adapter_inputs
 from runtime.bundle import Bundle
 from runtime.chat import ChatTemplate
 from runtime.constraint import grammar_tokenizer
@@ -20,6 +22,7 @@ from runtime.processing import Array, load_tokenizer
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
 from runtime.speculation import DraftModel, Proposer
+from runtime.session import open_session
 from runtime.tensor import TensorModel
 from runtime.text import TextStream
 
@@ -39,7 +42,11 @@ class TextModel:
         self.manifest: Manifest = bundle.manifest
         self.tokenizer = load_tokenizer(bundle.file(processing.tokenizer))
         self.graph, self._processing = graph, processing
+        self._threads = threads
         self._phases = open_phases(bundle.file, graph, threads=threads)
+        self.adapters = Adapters(graph.adapters)
+        for name, file in graph.adapters.files.items() if graph.adapters else ():
+            self.adapters.load(name, bundle.file(file))
 
     def encode(self, text: str) -> list[int]:
         """A prompt's tokens, with the beginning-of-text token where the model wants one.
@@ -70,6 +77,12 @@ class TextModel:
         # A model's own template writes its beginning-of-text token itself.
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
+    @cached_property
+    def _adapted_session(self) -> InferenceSession:
+        """Over the graph that takes adapters. The first use opens it, while the plain ones go on serving."""
+        assert self.graph.adapters is not None
+        return open_session(self.bundle.file(self.graph.adapters.file), threads=self._threads)
+
     def scheduler(
         self, slots: int = 8, *, memory: int | None = None, proposer: Proposer | None = None
     ) -> Scheduler:
@@ -88,8 +101,9 @@ class TextModel:
                 f"it needs {int(MIN_KV_TOKENS * token / ROWS_SHARE):,} bytes or more"
             )
         return Scheduler(
-            Decoder(self._phases, self.graph, slots, rows // token),
+            Decoder(self._phases, self.graph, slots, rows // token, lambda: self._adapted_session),
             self._processing.eos_ids,
+            adapters=self.adapters,
             prefix_cache=PrefixCache(min(memory - rows, rows)),
             proposer=proposer,
         )
@@ -108,13 +122,18 @@ class TextModel:
         return TextStream(self.tokenizer, stop)
 
     def generate(
-        self, prompt: str | list[int], params: SamplingParams, stop: Sequence[str] = ()
+        self,
+        prompt: str | list[int],
+        params: SamplingParams,
+        stop: Sequence[str] = (),
+        adapter: str | None = None,
     ) -> Iterator[str]:
         """Continue one prompt in process, giving the text piece by piece."""
-        scheduler = Scheduler(Decoder(self._phases, self.graph, slots=1), self._processing.eos_ids)
+        decoder = Decoder(self._phases, self.graph, slots=1, adapted=lambda: self._adapted_session)
+        scheduler = Scheduler(decoder, self._processing.eos_ids, adapters=self.adapters)
         stream = self.text_stream(stop)
         tokens = self.encode(prompt) if isinstance(prompt, str) else prompt
-        scheduler.add(Request("", tokens, params))
+        scheduler.add(Request("", tokens, params, adapter=adapter))
         while scheduler.has_work and not stream.stopped:
             for event in scheduler.step():
                 if event.token_id is not None and (text := stream.push(event.token_id)):
@@ -122,11 +141,15 @@ class TextModel:
         if rest := stream.flush():
             yield rest
 
-    def score(self, input_ids: Array, file: str | None = None) -> Array:
+    def score(self, input_ids: Array, file: str | None = None, adapter: str | None = None) -> Array:
         """Logits after every token, float32 [batch, sequence, vocabulary], from the graph that ships.
 
         `file` names one of several graphs (default: the one that a call of this size runs on).
         """
+        wanted = self.adapters.find(adapter)
+        if wanted and self.graph.adapters:
+            more = adapter_inputs([wanted] * len(input_ids), self.graph.adapters)
+            return score(self._adapted_session, self.graph, input_ids, more)
         chosen = self._phases.choose(input_ids.size)
         if file is not None:
             chosen = next(phase for phase in self._phases if phase.file == file)

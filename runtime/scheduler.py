@@ -13,6 +13,7 @@ from itertools import count
 
 import numpy as np
 
+from runtime.adapters import Adapters
 from runtime.decoder import Decoder
 from runtime.errors import InputError, PromptTooLong
 from runtime.logprobs import TokenLogprob, logprobs
@@ -32,7 +33,7 @@ PREFILL_CHUNK = 64
 class Scheduler:
     """Requests in, token events out, over one decoder.
 
-    `prefix_cache` shares the beginnings of prompts; `proposer` speculates while one sequence runs alone.
+    `adapters` are those that requests may name; `prefix_cache` shares the beginnings of prompts; `proposer` speculates while one sequence runs alone.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Scheduler:
         decoder: Decoder,
         eos_ids: tuple[int, ...] = (),
         *,
+        adapters: Adapters | None = None,
         prefix_cache: PrefixCache | None = None,
         proposer: Proposer | None = None,
         prefill_chunk: int = PREFILL_CHUNK,
     ) -> None:
         self.decoder = decoder
         self._eos_ids = frozenset(eos_ids)
+        self._adapters = adapters or Adapters()
         self._prefixes = prefix_cache
         self._speculation = Speculation(proposer) if proposer else None
         self._chunk = prefill_chunk
@@ -103,7 +106,8 @@ class Scheduler:
             raise InputError(f"a prompt token is outside the vocabulary of {vocabulary}")
         if not all(0 <= token < vocabulary for token in request.params.logit_bias):
             raise InputError(f"a token of logit_bias is outside the vocabulary of {vocabulary}")
-        self._wait(Sequence(request, next(self._arrivals)))
+        adapter = self._adapters.find(request.adapter)
+        self._wait(Sequence(request, next(self._arrivals), adapter))
 
     def step(self) -> list[TokenEvent]:
         """Decode one token for every sequence that is ready, then read one more chunk of a prompt."""
@@ -154,7 +158,7 @@ class Scheduler:
         self._load_prefix(slot)
         start = int(self.decoder.lengths[slot])
         chunk = np.array(sequence.tokens[start : start + self._chunk])
-        logits = self.decoder.prefill(slot, chunk, sequence.request.adapter)
+        logits = self.decoder.prefill(slot, chunk, sequence.adapter)
         self._save_prefix(slot)
         if self.decoder.lengths[slot] < len(sequence.tokens):
             return []

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from runtime.adapters import Adapter
 from runtime.logprobs import TokenLogprob
 from runtime.penalties import TokenCounts
 from runtime.prefix_cache import PrefixKeys
@@ -18,11 +19,13 @@ from runtime.request import FinishReason, Request, TokenEvent
 class Sequence:
     """A request's `tokens`: the prompt and, as it grows, the answer. The last one is not in the KV cache yet.
 
+    `adapter` stays the one that the request named when it came, whatever is loaded by that name later.
     `arrival` orders requests of equal priority and stays when a sequence is preempted and comes back.
     """
 
     request: Request
     arrival: int
+    adapter: Adapter | None = None
     rng: np.random.Generator = field(init=False)
     counts: TokenCounts = field(init=False)
     keys: PrefixKeys = field(init=False)
@@ -32,7 +35,7 @@ class Sequence:
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.request.params.seed)
         self.counts = TokenCounts.of(self.request.prompt)
-        self.keys = PrefixKeys(self.request.salt, self.request.adapter)
+        self.keys = PrefixKeys(self.request.salt, self.adapter.identity if self.adapter else None)
         self.tokens = list(self.request.prompt)
 
     @property

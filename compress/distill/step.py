@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from compress.distill.config import DistillConfig, StudentConfig
 from compress.errors import StepError
+from compress.order import loses_zeros
 from compress.step import Figures, TorchMethod, register
 from runtime.manifest import Task
 
@@ -27,15 +28,13 @@ if TYPE_CHECKING:
 
     from models.sources.source import SourceModel
 
-# Judged on as many as the gate's default, drawn alike: the teacher's figure is then the baseline's.
-EXAMPLES = 1000
-
 
 def run(config: DistillConfig, source: SourceModel, seed: int) -> tuple[SourceModel, Figures]:
     """The student in the teacher's place; both one's size and metric on the validation split."""
     from compress.distill.student import build_student, check_comparable
+    from compress.quality import module_metric, parameter_count
 
-    _check_source(source)
+    metric = _check_source(source)
     check(config, source.task)
     name = _name(config.student)
     assert source.module is not None
@@ -43,14 +42,12 @@ def run(config: DistillConfig, source: SourceModel, seed: int) -> tuple[SourceMo
     check_comparable(student, source, name)
     alone = _alone(config, source, student, seed) if config.compare_alone else {}
     trained = _train(config, source, student, seed, name)
-    metric, taught = _metric(source, source.module, seed)
-    _, learnt = _metric(source, student, seed)
     figures = {
-        "student_parameters": _size(student),
-        "teacher_parameters": _size(source.module),
+        "student_parameters": parameter_count(student),
+        "teacher_parameters": parameter_count(source.module),
         "metric": metric,
-        "teacher": taught,
-        "student": learnt,
+        "teacher": module_metric(source, source.module, seed),
+        "student": module_metric(source, student, seed),
         **alone,
         **trained,
     }
@@ -77,15 +74,13 @@ def depends(config: DistillConfig, seed: int) -> str:
     return source_fingerprint(config.student.source, None, seed) if config.student.source else ""
 
 
-def _check_source(source: SourceModel) -> None:
-    from models.evaluation import metric_for
+def _check_source(source: SourceModel) -> str:
+    """The metric that the source is judged by."""
+    from compress.quality import metric_name
 
     if source.module is None or source.dataset is None:
         raise StepError(f"{source.reference}: distill needs a torch model and labelled data; give 'data'")
-    if metric_for(source.dataset) is None:
-        raise StepError(
-            f"{source.reference}: distill learns classes or tokens, and its data has none to learn"
-        )
+    return metric_name("distill", source)
 
 
 def _train(config: DistillConfig, source: SourceModel, student: nn.Module, seed: int, name: str) -> Figures:
@@ -111,32 +106,18 @@ def _alone(config: DistillConfig, source: SourceModel, student: nn.Module, seed:
     import copy
 
     from compress.finetune import finetune
+    from compress.quality import module_metric
 
     twin = replace(source, module=copy.deepcopy(student))
     finetune(twin, config.training, seed, title="the student alone")
     assert twin.module is not None
-    return {"alone": _metric(source, twin.module, seed)[1]}
-
-
-def _metric(source: SourceModel, module: nn.Module, seed: int) -> tuple[str, float]:
-    """The task's metric of a module on the validation split."""
-    from compress.measure import EVALUATION_BATCH, choose
-    from models.evaluation import evaluate, metric_for, torch_predict
-
-    assert source.dataset is not None
-    metric = metric_for(source.dataset)
-    assert metric is not None
-    split = choose(source.dataset.validation, EXAMPLES, seed)
-    predict = torch_predict(module, source.input_names, source.output_names)
-    return metric, evaluate(predict, split, metric, EVALUATION_BATCH, source.processing).value()
+    return {"alone": module_metric(source, twin.module, seed)}
 
 
 def _name(student: StudentConfig) -> str:
     return student.source or ("the student of 'config'" if student.config else "the student of 'layers'")
 
 
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+conflict = loses_zeros("trains every weight of its student")
 
-
-register(TorchMethod("distill", DistillConfig, run, restore, check, depends=depends))
+register(TorchMethod("distill", DistillConfig, run, restore, check, depends, conflict))

@@ -61,6 +61,11 @@ def check_decoder(model: Any, path: Path, graph: DecoderGraph, tokens: Array) ->
     return _judge(max(errors), path)
 
 
+def check_logits(got: Array, wanted: Array, path: Path) -> dict[str, float]:
+    """Compare logits of any shape. Raises ExportError past the tolerance."""
+    return _judge(_relative_error(got, wanted), path)
+
+
 def _last_logits(model: Any, tokens: Sequence[int]) -> Array:
     with torch.inference_mode():
         logits: Array = model(input_ids=torch.tensor([list(tokens)])).logits[0, -1].numpy()

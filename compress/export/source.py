@@ -75,11 +75,19 @@ def _ragged(processing: Processing) -> bool | Mapping[str, str]:
 def _export_decoder(source: SourceModel, folder: Path) -> tuple[GraphArtifact, dict[str, Any]]:
     from compress.export.decoder import export_decoder
     from compress.export.parity import check_decoder
+    from compress.lora.export import export_adapter
+    from compress.lora.layers import adapted_layers, without_adapters
 
-    target = folder / "decoder.onnx"
-    graph = export_decoder(source.module, target)
-    parity = check_decoder(source.module, target, graph, _example_tokens(source))
-    return GraphArtifact(folder, graph, _decoder_signature(graph)), {"parity": parity}
+    assert source.module is not None
+    target, tokens, layers = folder / "decoder.onnx", _example_tokens(source), adapted_layers(source.module)
+    with without_adapters(source.module):
+        graph = export_decoder(source.module, target)
+        parity = check_decoder(source.module, target, graph, tokens)
+    artifact = GraphArtifact(folder, graph, _decoder_signature(graph))
+    if not layers:
+        return artifact, {"parity": parity}
+    artifact, adapted = export_adapter(source.module, layers, artifact, tokens)
+    return artifact, {"parity": parity, "adapter_parity": adapted}
 
 
 def example_inputs(source: SourceModel) -> Mapping[str, Array]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from compress.errors import StepError
 from compress.factorize.config import FactorizeConfig
+from compress.order import loses_zeros
 from compress.patterns import select_names
 from compress.step import Figures, TorchMethod, register
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 def run(config: FactorizeConfig, source: SourceModel, seed: int) -> tuple[SourceModel, Figures]:
     """Factorize the layers of `source.module` in place; ranks and errors as figures."""
     from compress.factorize.layers import linear_layers
+    from compress.quality import parameter_count
 
     module = source.module
     if module is None:
@@ -37,7 +39,7 @@ def run(config: FactorizeConfig, source: SourceModel, seed: int) -> tuple[Source
     names = select_names("factorize", what, list(layers), config.targets, config.exclude)
     _check_ranks(config, {name: layers[name] for name in names})
     teacher = _teacher(config, module)
-    before = _size(module)
+    before = parameter_count(module)
     scalings = _scalings(config, source, {name: layers[name] for name in names}, seed)
     errors = {name: _factorize(config, module, name, scalings.get(name)) for name in names}
     ranks = {name: rank for name, (rank, _) in errors.items() if rank}
@@ -45,7 +47,7 @@ def run(config: FactorizeConfig, source: SourceModel, seed: int) -> tuple[Source
         raise StepError("factorize: no layer gets smaller at this rank; ask for less energy, ratio or rank")
     figures: Figures = {
         "parameters_before": before,
-        "parameters_after": _size(module),
+        "parameters_after": parameter_count(module),
         "layers": len(ranks),
         "left_whole": [name for name in names if name not in ranks],
         "ranks": ranks,
@@ -144,8 +146,6 @@ def _finetuned(config: FactorizeConfig, source: SourceModel, seed: int, teacher:
     return {"finetune": finetune(source, config.finetune, seed, title=title, teacher=teacher)}
 
 
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+conflict = loses_zeros("makes new, dense factors")
 
-
-register(TorchMethod("factorize", FactorizeConfig, run, restore))
+register(TorchMethod("factorize", FactorizeConfig, run, restore, conflict=conflict))

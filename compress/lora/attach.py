@@ -4,6 +4,7 @@ It is made from the plain graph after whatever was done to that (fused, quantize
 base; the adapted one holds no weights but refers to the plain one's file. It does not train or merge.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def attach(graph: GraphArtifact) -> None:
     save_model(model, graph.folder / adapters.file)
 
 
+def carry_adapters(before: GraphArtifact, after: GraphArtifact) -> None:
+    """Adapters over the graph `after` that a step made of `before`: their files, and its adapted graph."""
+    if isinstance(after.graph, DecoderGraph) and after.graph.adapters:
+        for file in after.graph.adapters.files.values():
+            shutil.copyfile(before.folder / file, after.folder / file)
+        attach(after)
+
+
 def _site(
     name: str, weight: Floats, uses: list[tuple[Use, Floats]], taken: set[tuple[str, int]]
 ) -> AdapterSite:
@@ -64,6 +73,7 @@ def _site(
                 outputs=weight.shape[0],
                 reads=use.activation,
                 writes=use.node.output[0],
+                width=len(whole),
                 offset=offset,
             )
     raise ExportError(f"lora: '{name}' is not a layer of the exported graph; list it in 'exclude', or merge")
@@ -90,19 +100,19 @@ def _add_branch(model: ModelProto, site: AdapterSite) -> None:
     plain = f"{site.writes}.{site.name}.plain"
     producer.output[list(producer.output).index(site.writes)] = plain
     at = list(model.graph.node).index(producer) + 1
-    for node in reversed(list(_branch(site, plain, _width(model, site)))):
+    for node in reversed(list(_branch(site, plain))):
         model.graph.node.insert(at, node)
 
 
-def _branch(site: AdapterSite, plain: str, width: int) -> Iterator[NodeProto]:
+def _branch(site: AdapterSite, plain: str) -> Iterator[NodeProto]:
     a, b = factor_names(site)
     yield helper.make_node("MatMul", [site.reads, a], [f"{a}.product"])
     yield helper.make_node("Mul", [f"{a}.product", GATES], [f"{a}.gated"])
     yield helper.make_node("MatMul", [f"{a}.gated", b], [f"{b}.product"])
     added = f"{b}.product"
-    if width != site.outputs:
+    if site.width != site.outputs:
         added = f"{b}.padded"
-        pads = [0, 0, site.offset, 0, 0, width - site.offset - site.outputs]
+        pads = [0, 0, site.offset, 0, 0, site.width - site.offset - site.outputs]
         yield helper.make_node(
             "Constant", [], [f"{b}.pads"], value=helper.make_tensor("", TensorProto.INT64, [6], pads)
         )

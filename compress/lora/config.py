@@ -48,5 +48,11 @@ class LoraConfig(StepConfig):
         return merge
 
     @property
+    def closes_weights(self) -> str | None:
+        if self.merge:
+            return None
+        return "the adapter of 'lora' was trained beside these weights; put 'lora' last, or use 'merge: true'"
+
+    @property
     def variant(self) -> str:
         return "q" * bool(self.quantized_base) + ("dora" if self.dora else "lora")

@@ -24,11 +24,14 @@ ADAPTER = "trained"
 
 
 class AdaptedLinear(nn.Module):
-    """A linear layer with its adapter beside it: base(x) + lora_B(lora_A(x)), the scaling folded into B."""
+    """A linear layer with its adapter beside it: base(x) + lora_B(lora_A(x)), the scaling folded into B.
 
-    def __init__(self, base: nn.Linear, rank: int) -> None:
+    `adapter` is the name that the adapter will be served by.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, adapter: str) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.adapter = base, adapter
         self.lora_A = nn.Linear(base.in_features, rank, bias=False)
         self.lora_B = nn.Linear(rank, base.out_features, bias=False)
 
@@ -117,13 +120,13 @@ def merge_adapters(module: nn.Module, names: Sequence[str]) -> None:
 
 
 @torch.no_grad()
-def separate_adapters(module: nn.Module, names: Sequence[str]) -> None:
+def separate_adapters(module: nn.Module, names: Sequence[str], adapter: str) -> None:
     """Each adapted layer becomes an `AdaptedLinear` over the float32 weight that it was trained over."""
     for name in names:
         layer: Any = module.get_submodule(name)
         a, b = _factors(layer)
         base = layer.get_base_layer()
-        apart = AdaptedLinear(_linear(base, base_weight(base)), len(a))
+        apart = AdaptedLinear(_linear(base, base_weight(base)), len(a), adapter)
         apart.lora_A.weight.copy_(a)
         apart.lora_B.weight.copy_(layer.scaling[ADAPTER] * b)
         replace_module(module, name, apart.eval())

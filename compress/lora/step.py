@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from compress.errors import StepError
 from compress.lora.config import LoraConfig
+from compress.order import loses_zeros
 from compress.step import Figures, TorchMethod, register
 from runtime.manifest import Task
 
@@ -69,7 +70,7 @@ def restore(config: LoraConfig, source: SourceModel, shapes: Mapping[str, tuple[
         if found:
             base = source.module.get_submodule(name)
             assert isinstance(base, nn.Linear)
-            replace_module(source.module, name, AdaptedLinear(base, rank=shape[0]).eval())
+            replace_module(source.module, name, AdaptedLinear(base, shape[0], config.name).eval())
     return source
 
 
@@ -108,7 +109,7 @@ def _settle(config: LoraConfig, source: SourceModel, names: Sequence[str], seed:
     module = source.module
     assert module is not None
     if not config.merge:
-        separate_adapters(module, names)
+        separate_adapters(module, names, config.name)
         _thaw(module)
         return {"adapter": config.name}
     merge_adapters(module, names)
@@ -143,4 +144,6 @@ def _thaw(module: nn.Module) -> None:
         parameter.requires_grad_(parameter.is_floating_point())
 
 
-register(TorchMethod("lora", LoraConfig, run, restore, check))
+conflict = loses_zeros("adds a dense product to the weights")
+
+register(TorchMethod("lora", LoraConfig, run, restore, check, conflict=conflict))

@@ -17,8 +17,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compress.errors import StepError
+from compress.order import loses_zeros
 from compress.shrink.config import ShrinkConfig
-from compress.step import Figures, TorchMethod, register
+from compress.step import Figures, StepConfig, TorchMethod, register
 from runtime.manifest import Task
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run(config: ShrinkConfig, source: "SourceModel", seed: int) -> tuple["Source
     import copy
 
     from compress.finetune import finetune
+    from compress.quality import parameter_count
     from compress.shrink.plan import plan
     from compress.shrink.surgery import drop_layers
 
@@ -44,7 +46,7 @@ def run(config: ShrinkConfig, source: "SourceModel", seed: int) -> tuple["Source
     chosen = plan(config, source, module, seed)
     distils = config.finetune is not None and config.finetune.distill is not None
     teacher = copy.deepcopy(module) if distils else None
-    before = _parameters(module)
+    before = parameter_count(module)
     error = _cut(source, module, chosen.removals)
     if chosen.layers is not None:
         drop_layers(module, chosen.layers)
@@ -52,7 +54,7 @@ def run(config: ShrinkConfig, source: "SourceModel", seed: int) -> tuple["Source
         **chosen.figures,
         "masked_difference": error,
         "parameters_before": before,
-        "parameters_after": _parameters(module),
+        "parameters_after": parameter_count(module),
     }
     if config.finetune is not None:
         tuned = finetune(source, config.finetune, seed, title="fine-tuning what is left", teacher=teacher)
@@ -131,8 +133,11 @@ def _module(source: "SourceModel") -> "nn.Module":
     return source.module
 
 
-def _parameters(module: "nn.Module") -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def conflict(config: ShrinkConfig, early: StepConfig) -> str | None:
+    """Fine-tuning makes pruned weights dense, and factorized layers have no neurons or heads of their own."""
+    if early.method == "factorize":
+        return "'shrink' looks for whole layers, and 'factorize' took them apart; put 'shrink' first"
+    return loses_zeros("trains what is left", unless=lambda late: config.finetune is None)(config, early)
 
 
-register(TorchMethod("shrink", ShrinkConfig, run, restore, check))
+register(TorchMethod("shrink", ShrinkConfig, run, restore, check, conflict=conflict))

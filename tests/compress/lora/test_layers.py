@@ -59,7 +59,7 @@ def test_a_merged_model_computes_what_the_adapted_one_did(llama: Any, settings: 
 def test_a_separate_adapter_computes_the_same_and_leaves_with_nothing_behind(llama: Any) -> None:
     module = deepcopy(llama)
     names, expected = adapted(module)
-    separate_adapters(module, names)
+    separate_adapters(module, names, "one")
     assert list(adapted_layers(module)) == names
     torch.testing.assert_close(logits(module), expected, atol=1e-4, rtol=1e-4)
     with without_adapters(module):
@@ -73,7 +73,7 @@ def test_the_bits_of_a_quantized_base_survive_being_written_out_and_quantized_ag
     module = deepcopy(llama)
     names, _ = adapted(module, quantized_base={})
     before = {name: base_weight(module.get_submodule(name).get_base_layer()) for name in names}
-    separate_adapters(module, names)
+    separate_adapters(module, names, "one")
     layers = {name: layer.base for name, layer in adapted_layers(module).items()}
     twice = nn.ModuleDict({str(index): layer for index, layer in enumerate(layers.values())})
     quantize_base(twice, {str(index): layer for index, layer in enumerate(layers.values())}, BaseConfig())
@@ -108,5 +108,5 @@ def test_a_layer_named_like_the_end_of_another_is_not_adapted_with_it() -> None:
 
 
 def test_an_adapted_layer_takes_any_leading_axes() -> None:
-    layer = AdaptedLinear(nn.Linear(4, 6), rank=2)
+    layer = AdaptedLinear(nn.Linear(4, 6), 2, "one")
     assert layer(torch.zeros(2, 3, 4)).shape == (2, 3, 6)
