@@ -18,7 +18,7 @@ from compress.export.graph import save_model
 from compress.quantize.blockwise import Floats
 from compress.quantize.graph import Use, stored_weights, table, weight_uses
 from runtime.adapters import GATES, factor_names
-from runtime.manifest import AdapterGraph, AdapterSite, DecoderGraph
+from runtime.manifest import AdapterSite, DecoderGraph
 
 # Smaller initializers are copied: onnxruntime reads shapes and axes while it loads a graph.
 BORROWED_BYTES = 1024

@@ -10,7 +10,7 @@ from compress.step import StepConfig
 
 
 class BaseConfig(BaseModel):
-    """QLoRA (Dettmers et al., arXiv:2305.14314): the frozen weights are bitsandbytes' 4 bits while training."""
+    """QLoRA (Dettmers et al., arXiv:2305.14314): frozen weights are bitsandbytes' 4 bits while training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -64,7 +64,7 @@ def target_layers(module: nn.Module, config: LoraConfig) -> dict[str, nn.Linear]
 
 
 def quantize_base(module: nn.Module, layers: Mapping[str, nn.Linear], config: BaseConfig) -> None:
-    """Put bitsandbytes' 4-bit layers in the place of `layers`; what they compute is what nf4 and fp4 serve."""
+    """Put bitsandbytes' 4-bit layers in the place of `layers`, which compute what nf4 and fp4 serve."""
     bnb = _bitsandbytes()
     for name, layer in layers.items():
         biased = layer.bias is not None

@@ -4,7 +4,7 @@ steps:
   - method: lora
     rank: 8
     alpha: 16
-    targets: ["*q_proj", "*v_proj"]       # shell patterns over linear layers; default: all but the output layer
+    targets: ["*q_proj", "*v_proj"]       # patterns over linear layers; default: all but the output layer
     quantized_base: {scheme: nf4}         # QLoRA
     dora: false
     merge: true                           # false: the adapter ships beside the base, as `name`
