@@ -113,9 +113,10 @@ def _parse_step(step: Any, index: int, name: str, tree: yaml.Node | None) -> Ste
 
 
 def _check_order(steps: Sequence[StepConfig], name: str, tree: yaml.Node | None) -> None:
-    for late, early in ((late, early) for late in range(len(steps)) for early in range(late)):
-        if reason := _conflict(steps[late], steps[early]):
-            raise RecipeError(f"{_place(name, tree, ('steps', late))}: {reason}")
+    for index, late in enumerate(steps):
+        for early in steps[:index]:
+            if reason := _conflict(late, early):
+                raise RecipeError(f"{_place(name, tree, ('steps', index))}: {reason}")
 
 
 def _conflict(late: StepConfig, early: StepConfig) -> str | None:

@@ -128,7 +128,7 @@ def gates(rows: Sequence[Adapter | None], adapters: Sequence[Adapter]) -> Array:
     """float32 [rows, 1, sum of ranks]: 1 over the columns of a row's adapter in `stack(adapters)`."""
     owner = np.repeat(np.arange(len(adapters)), [each.rank for each in adapters])
     chosen = np.array([-1 if row is None else adapters.index(row) for row in rows])
-    return (owner == chosen[:, None]).astype(np.float32)[:, None, :]
+    return np.asarray(owner == chosen[:, None], np.float32)[:, None, :]
 
 
 def _factor(adapter: Adapter, name: str, shape: tuple[int, int]) -> Array:

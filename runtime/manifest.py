@@ -161,7 +161,7 @@ class AdapterSite(Frozen):
 
 
 class AdapterGraph(Frozen):
-    """A second graph of the same decoder, which takes low-rank adapters; the weights are the first one's file.
+    """A second graph of the same decoder that takes low-rank adapters; its weights are in the first's file.
 
     `files` are the adapters that come with the bundle, by name.
     """

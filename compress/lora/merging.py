@@ -9,15 +9,11 @@ from torch import Tensor
 
 def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     """W + s B A: `weight` [out, in], `a` [rank, in], `b` [out, rank]; float32 whatever they come in."""
-    return weight.float() + scaling * (b.float() @ a.float())
+    result: Tensor = weight.float() + scaling * (b.float() @ a.float())
+    return result
 
 
 def merged_dora(weight: Tensor, a: Tensor, b: Tensor, scaling: float, magnitude: Tensor) -> Tensor:
     """m (W + s B A) / ||W + s B A||, the norm over each row; `magnitude` m [out], the rest as above."""
     directed = merged_weight(weight, a, b, scaling)
     return (magnitude.float() / directed.norm(dim=1))[:, None] * directed
-
-
-def relative_change(before: Tensor, after: Tensor) -> float:
-    """||W' - W||_F / ||W||_F."""
-    return float((after.float() - before.float()).norm() / before.float().norm().clamp(min=1e-12))

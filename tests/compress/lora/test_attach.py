@@ -87,7 +87,7 @@ def test_the_adapted_graph_holds_no_weights_of_its_own(served: Any) -> None:
     "scheme", [{"scheme": "int8-dynamic"}, {"scheme": "int4"}, {"scheme": "nf4"}, {"scheme": "fp16"}]
 )
 def test_adapters_stand_beside_a_quantized_base(served: Any, scheme: dict[str, str], tmp_path: Any) -> None:
-    """With zero factors the adapted graph is the quantized base; with the real ones, near the merged model."""
+    """With zero factors the adapted graph is the quantized base, with real ones near the merged model."""
     from compress.quantize.step import run
     from runtime.adapters import Adapter, adapter_inputs
     from runtime.decoder import score
