@@ -5,9 +5,10 @@ decide when to save.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,19 +30,23 @@ class RunState:
     best: float | None = None
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, key: str, module: nn.Module, optimizer: Optimizer, state: RunState) -> None:
     """Write everything that `load_checkpoint` needs to go on exactly from here, atomically."""
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
-    for parameter, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{parameter}.{name}": value for name, value in values.items()}
+    numbers: dict[str, int] = {}
+    for index, values in enumerate(_optimizer_states(optimizer)):
+        for name, value in values.items():
+            # bitsandbytes counts steps in plain numbers.
+            (tensors if isinstance(value, Tensor) else numbers)[f"optimizer.{index}.{name}"] = value
     tensors["random"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     counters = asdict(state) | {"best_weights": {}}
-    metadata = {"key": key, "state": json.dumps(counters)}
+    metadata = {"key": key, "state": json.dumps(counters), "numbers": json.dumps(numbers)}
     write_atomically(path, save({name: _own(value) for name, value in tensors.items()}, metadata))
 
 
@@ -58,7 +63,8 @@ def load_checkpoint(path: Path, key: str, module: nn.Module, optimizer: Optimize
     if metadata.get("key") != key:
         return None
     module.load_state_dict(_under("model.", tensors))
-    _restore_optimizer(optimizer, _under("optimizer.", tensors))
+    stored = {**_under("optimizer.", tensors), **_under("optimizer.", json.loads(metadata["numbers"]))}
+    _restore_optimizer(optimizer, stored)
     torch.set_rng_state(tensors["random"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
@@ -72,16 +78,25 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
         return stored.metadata() or {}, {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
 
 
-def _restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        parameter, key = name.split(".", 1)
-        state.setdefault(int(parameter), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _optimizer_states(optimizer: Optimizer) -> Iterator[dict[str, Any]]:
+    """Each parameter's state, in the order of the groups; read directly, since bitsandbytes nests it."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            yield optimizer.state[parameter]
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _restore_optimizer(optimizer: Optimizer, values: Mapping[str, Any]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, value in values.items():
+        index, key = name.split(".", 1)
+        parameter = parameters[int(index)]
+        # torch keeps its count of steps on the CPU unless the whole step runs on the device.
+        moves = isinstance(value, Tensor) and (value.ndim > 0 or optimizer.defaults.get("fused"))
+        optimizer.state[parameter][key] = value.to(parameter.device) if moves else value
+
+
+def _under(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@
     ├── StorageError              a file cannot be written: the disk is full, or the folder is read-only
     ├── MissingExtra              an optional library is not installed
     └── TrainingError             training cannot go on
+        ├── MemoryExceeded        it would take more memory than there is
         ├── TrainingDiverged      a loss or gradient is not finite
         └── TrainingInterrupted   Ctrl-C; the checkpoint is saved; exit code 130
 
@@ -42,6 +43,10 @@ class MissingExtra(ModelError):
 
 class TrainingError(ModelError):
     """Training cannot go on."""
+
+
+class MemoryExceeded(TrainingError):
+    """A training would take more memory than this process may use."""
 
 
 class TrainingDiverged(TrainingError):

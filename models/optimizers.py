@@ -1,19 +1,22 @@
-"""AdamW's parameter groups, and the learning rate along a run.
+"""The optimizers and their parameter groups, and the learning rate along a run.
 
 It holds no state beyond torch's own optimiser, so that a checkpoint needs nothing from here.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from models.errors import MissingExtra, TrainingError
+from models.large_batch import Lamb, Lars
 from models.registry import TrainingRecipe
 
 
 def build_optimizer(module: nn.Module, recipe: TrainingRecipe) -> Optimizer:
-    """AdamW (Loshchilov and Hutter, arXiv:1711.05101) over the trainable parameters.
+    """`recipe.optimizer` over the trainable parameters; AdamW is Loshchilov and Hutter's, arXiv:1711.05101.
 
     A parameter's peak rate is that of the first of `recipe.rates` whose text is part of its name, else
     `recipe.learning_rate`. Vectors (biases, norms) are not decayed.
@@ -23,14 +26,38 @@ def build_optimizer(module: nn.Module, recipe: TrainingRecipe) -> Optimizer:
         if parameter.requires_grad:
             decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
             groups.setdefault((_peak(name, recipe), decay), []).append(parameter)
-    return torch.optim.AdamW(
+    return _optimizer(
+        recipe,
         [
             {"params": parameters, "peak": peak, "lr": peak, "weight_decay": decay}
             for (peak, decay), parameters in groups.items()
         ],
-        betas=recipe.betas,
-        fused=True,
     )
+
+
+def _optimizer(recipe: TrainingRecipe, groups: list[dict[str, Any]]) -> Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=recipe.betas, fused=True)
+    if recipe.optimizer == "lamb":
+        return Lamb(groups, betas=recipe.betas)
+    if recipe.optimizer == "lars":
+        return Lars(groups, momentum=recipe.betas[0])
+    return _bitsandbytes(recipe, groups)
+
+
+def _bitsandbytes(recipe: TrainingRecipe, groups: list[dict[str, Any]]) -> Optimizer:
+    """AdamW with 8-bit state (Dettmers et al., arXiv:2110.02861), or with state that leaves a full GPU."""
+    if recipe.optimizer == "paged-adamw" and not torch.cuda.is_available():
+        raise TrainingError("paged-adamw pages out of a GPU's memory, and there is none; use adamw-8bit")
+    try:
+        from bitsandbytes import optim
+    except ImportError:
+        raise MissingExtra(
+            f"{recipe.optimizer} needs bitsandbytes; pip install 'modelpress[compress]'"
+        ) from None
+    kind = optim.AdamW8bit if recipe.optimizer == "adamw-8bit" else optim.PagedAdamW
+    optimizer: Optimizer = kind(groups, betas=recipe.betas)
+    return optimizer
 
 
 def set_learning_rate(optimizer: Optimizer, recipe: TrainingRecipe, progress: float) -> None:

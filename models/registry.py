@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from models.errors import UnknownModel
 from runtime.manifest import Task
 from runtime.suggest import nearest
+
+OptimizerName = Literal["adamw", "lamb", "lars", "adamw-8bit", "paged-adamw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class TrainingRecipe:
     `sequence_lengths` are (from this fraction on, tokens) pairs: a step sees the same tokens, cut into rows
     of that length. `max_seconds` shortens the schedule on a slow machine. `evaluate_every` (steps) and
     `patience` (evaluations) stop early. `threads` None is torch's own choice; a small network is faster on
-    one, and its weights then do not depend on the number of cores. `augment` names functions of
+    one, and its weights then do not depend on the number of cores. `precision` auto is bfloat16 where that is
+    fast; float16 scales the loss. `augment` names functions of
     `models.augmentation`, applied to each batch in turn.
     """
 
@@ -42,6 +45,8 @@ class TrainingRecipe:
     max_seconds: float | None = None
     sequence_lengths: tuple[tuple[float, int], ...] = ()
     threads: int | None = None
+    optimizer: OptimizerName = "adamw"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     augment: tuple[str, ...] = ()
 
 

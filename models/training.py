@@ -1,4 +1,4 @@
-"""The one training loop: AdamW, warm-up and cosine, clipping, accumulation, early stopping.
+"""The one training loop: warm-up and cosine, clipping, accumulation, mixed precision, early stopping.
 
 It knows nothing of models, tasks or data: it asks `batches` for a batch and `objective` for its loss. A run
 is a function of its seed, so a run that was killed and started again ends with the very weights of one that
@@ -23,7 +23,9 @@ from torch.utils.checkpoint import checkpoint as recompute
 from models.allocation import kept_pages
 from models.checkpoint import RunState, load_checkpoint, save_checkpoint
 from models.errors import TrainingDiverged, TrainingInterrupted
+from models.memory import available_bytes, check_memory, predict
 from models.optimizers import build_optimizer, set_learning_rate
+from models.precision import SMALLEST_SCALE, autocast, loss_scaler
 from models.registry import TrainingRecipe
 from models.storage import digest
 
@@ -67,12 +69,13 @@ def train(
 
     "Best" is by `validate` every `recipe.evaluate_every` steps, else the last. With `checkpoint`, the run is
     saved there every `checkpoint_seconds`, goes on from there when it is already there, and deletes it at the
-    end. Raises TrainingDiverged for a loss or gradient that is not finite (the last checkpoint stays), and
+    end. Raises MemoryExceeded before the first step where it would not fit, TrainingDiverged for a loss or gradient that is not finite (the last checkpoint stays), and
     TrainingInterrupted after Ctrl-C (the checkpoint is saved first).
     """
     run = _Run(module, recipe, seed, checkpoint)
     with _settings(recipe), _recomputed(module, recipe), _deferred_interrupt() as interrupted, kept_pages():
         run.start()
+        run.check_memory(batches, objective)
         while not run.finished():
             loss = run.step(batches, objective)
             if validate and recipe.evaluate_every and run.state.step % recipe.evaluate_every == 0:
@@ -92,6 +95,7 @@ class _Run:
         self.module, self.recipe, self.seed, self.checkpoint = module, recipe, seed, checkpoint
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.optimizer = build_optimizer(module.to(self.device), recipe)
+        self.scaler = loss_scaler(recipe.precision, self.device)
         self.key = digest(repr(recipe), str(seed))
         self.state = RunState()
         self.began = self.saved = time.monotonic()
@@ -101,8 +105,21 @@ class _Run:
         self.module.train()
         if self.checkpoint and self.checkpoint.is_file():
             self.state = load_checkpoint(self.checkpoint, self.key, self.module, self.optimizer) or self.state
+        if self.state.scaler:
+            self.scaler.load_state_dict(self.state.scaler)
         self.began = time.monotonic() - self.state.seconds
         self.saved = time.monotonic()
+
+    def check_memory(self, batches: Batches, objective: Objective) -> None:
+        """Refuse a run that would not fit."""
+        batch = self._on_device(batches(self.state.step, self.progress()))
+
+        def loss(part: Batch) -> Tensor:
+            with autocast(self.recipe.precision, self.device):
+                return objective(self.module, part)
+
+        needed = predict(self.module, self.recipe, batch, loss)
+        check_memory(needed, available_bytes(self.device), self.recipe)
 
     def progress(self) -> float:
         """Share of the run that is done, in steps or in time, whichever is further."""
@@ -117,10 +134,12 @@ class _Run:
     def step(self, batches: Batches, objective: Objective) -> float:
         set_learning_rate(self.optimizer, self.recipe, self.progress())
         batch = batches(self.state.step, self.progress())
-        loss = self._backward({name: value.to(self.device) for name, value in batch.items()}, objective)
+        loss = self._backward(self._on_device(batch), objective)
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm)
         self._check_finite(loss, float(norm))
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
         self.state.seconds = time.monotonic() - self.began
@@ -142,6 +161,7 @@ class _Run:
         return time.monotonic() - self.saved
 
     def save(self) -> None:
+        self.state.scaler = self.scaler.state_dict()
         if self.checkpoint:
             save_checkpoint(self.checkpoint, self.key, self.module, self.optimizer, self.state)
         self.saved = time.monotonic()
@@ -161,32 +181,29 @@ class _Run:
         state = self.state
         return TrainingResult(state.step, state.seconds, tuple(state.curve), state.best)
 
+    def _on_device(self, batch: Batch) -> Batch:
+        return {name: value.to(self.device) for name, value in batch.items()}
+
     def _backward(self, batch: Batch, objective: Objective) -> float:
         """Add up gradients of the mean loss, over as many parts as the recipe says. Returns the loss."""
         rows = len(batch["targets"])
         total = torch.zeros((), device=self.device)
         for start, end in _parts(rows, self.recipe.accumulation):
             part = {name: value[start:end] for name, value in batch.items()}
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device)):
+            with autocast(self.recipe.precision, self.device):
                 loss = objective(self.module, part) * ((end - start) / rows)
-            loss.backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return float(total)
 
     def _check_finite(self, loss: float, norm: float) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
+        # An overflow of scaled gradients is not a divergence: the step is left out and the scale lowered.
+        overflows = self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE
+        if math.isfinite(loss) and (math.isfinite(norm) or overflows):
             return
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         kept = f"; the last good checkpoint is {self.checkpoint}" if self.checkpoint else ""
         raise TrainingDiverged(f"training diverged at step {self.state.step}: {what}; lower the rate{kept}")
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there: AMX or AVX512-BF16 on a CPU, compute 8.0 on a GPU."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def _parts(rows: int, count: int) -> Iterator[tuple[int, int]]:

@@ -90,3 +90,15 @@ def test_its_settings_load_no_torch() -> None:
     """Recipes are read with them."""
     code = "import compress.finetune, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_training_setting_reaches_the_loop(source: SourceModel) -> None:
+    settings = {"accumulation": 2, "precision": "float32", "optimizer": "lamb", "label_smoothing": 0.1}
+    config = TrainingConfig.model_validate(
+        {"steps": 60, "learning_rate": 0.03, "threads": 1, "gradient_checkpointing": True, **settings}
+    )
+    steps: list[int] = []
+    finetune(source, config, 0, before_step=steps.append)
+    assert accuracy(source) > 0.8
+    # Once more for the look at memory before the first.
+    assert steps == [0, *range(60)]

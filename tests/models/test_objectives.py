@@ -33,3 +33,12 @@ def test_cross_entropy_skips_ignored_positions(wrapped: bool) -> None:
 def test_a_task_without_labels_has_no_objective(task: str) -> None:
     with pytest.raises(TrainingError, match=task):
         objective_for(task)  # type: ignore[arg-type]
+
+
+def test_smoothed_labels_spread_their_share_over_all_classes() -> None:
+    logits, targets = torch.randn(4, 5), torch.tensor([0, 2, 4, 1])
+    spread = F.one_hot(targets, 5) * 0.9 + 0.1 / 5
+    expected = -(spread * logits.log_softmax(-1)).sum(-1).mean()
+    objective = objective_for("image-classification", label_smoothing=0.1)
+    loss = objective(Constant(logits, False), {"x": torch.zeros(4), "targets": targets})
+    torch.testing.assert_close(loss, expected)

@@ -1,6 +1,8 @@
 import pytest
+import torch
 from torch import nn
 
+from models.errors import TrainingError
 from models.optimizers import build_optimizer, schedule, set_learning_rate
 from models.registry import TrainingRecipe
 
@@ -54,3 +56,24 @@ def test_the_schedule_scales_every_group() -> None:
     optimizer = build_optimizer(Language(), RECIPE)
     set_learning_rate(optimizer, RECIPE, RECIPE.warmup / 2)
     assert sorted({group["lr"] for group in optimizer.param_groups}) == pytest.approx([5e-4, 0.05, 0.1])
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "lars", "adamw-8bit"])
+def test_every_optimizer_goes_down_a_bowl(name: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 64, bias=False)
+    rate = 1.0 if name == "lars" else 0.01
+    recipe = TrainingRecipe(steps=1, batch_size=1, learning_rate=rate, weight_decay=0.0, optimizer=name)  # type: ignore[arg-type]
+    optimizer, before = build_optimizer(layer, recipe), float(layer.weight.square().sum())
+    for _ in range(30):
+        layer.weight.square().sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(layer.weight.square().sum()) < 0.95 * before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to page out of")
+def test_a_paged_optimizer_without_a_gpu_is_refused() -> None:
+    recipe = TrainingRecipe(steps=1, batch_size=1, learning_rate=0.1, optimizer="paged-adamw")
+    with pytest.raises(TrainingError, match="there is none; use adamw-8bit"):
+        build_optimizer(Language(), recipe)

@@ -118,8 +118,9 @@ def test_accumulated_parts_equal_one_big_batch() -> None:
     module.dropout.p = 0.0
     parts = toy()
     parts.dropout.p = 0.0
-    train(module, batches, squared_error, RECIPE)
-    train(parts, batches, squared_error, replace(RECIPE, accumulation=3))
+    exact = replace(RECIPE, precision="float32")
+    train(module, batches, squared_error, exact)
+    train(parts, batches, squared_error, replace(exact, accumulation=3))
     for name, value in weights(module).items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
@@ -168,6 +169,60 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     run(expected)
     assert steps[0] == 8
     assert same(weights(module), weights(expected))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"optimizer": "lamb"}, {"optimizer": "adamw-8bit"}, {"precision": "float16"}]
+)
+def test_every_optimizer_and_the_loss_scale_go_on_from_a_checkpoint(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    recipe = replace(RECIPE, **settings)  # type: ignore[arg-type]
+    checkpoint = tmp_path / "checkpoint.safetensors"
+
+    def stop(progress: float, step: int, loss: float) -> None:
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    module, expected = toy(), toy()
+    with pytest.raises(TrainingInterrupted):
+        train(module, batches, squared_error, recipe, checkpoint=checkpoint, report=stop)
+    module = toy()
+    result = train(module, batches, squared_error, recipe, checkpoint=checkpoint)
+    train(expected, batches, squared_error, recipe)
+    assert len(result.curve) == recipe.steps
+    assert same(weights(module), weights(expected))
+
+
+def test_gradients_that_overflow_half_precision_cost_a_step_and_not_the_run() -> None:
+    """The scale begins at 2^16: with a loss this large it has to come down a long way first."""
+    seen: list[float] = []
+    module = toy()
+    before = weights(module)
+
+    def large(module: nn.Module, batch: Batch) -> Tensor:
+        return 1e3 * squared_error(module, batch)
+
+    recipe = replace(RECIPE, precision="float16", learning_rate=1e-2)
+
+    def report(progress: float, step: int, loss: float) -> None:
+        if all(torch.equal(value, before[name]) for name, value in module.state_dict().items()):
+            seen.append(step)
+
+    train(module, batches, large, recipe, report=report)
+    assert 0 < len(seen) < 20
+    fresh = batches(10**6, 1.0)
+    assert squared_error(module, fresh) < squared_error(toy().eval(), fresh)
+
+
+def test_a_loss_that_diverges_in_half_precision_is_still_told() -> None:
+    with pytest.raises(TrainingDiverged, match="loss is nan"):
+        train(
+            toy(),
+            batches,
+            lambda module, batch: squared_error(module, batch) * math.nan,
+            replace(RECIPE, precision="float16"),
+        )
 
 
 def test_a_checkpoint_of_another_recipe_is_ignored(tmp_path: Path) -> None:
