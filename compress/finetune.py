@@ -7,18 +7,20 @@ settings below, so torch is imported inside the functions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from compress.errors import StepError
 from compress.step import Figures
+from models.registry import OptimizerName, TrainingRecipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from models.sources.source import SourceModel
-    from models.training import Batch, Objective
+    from models.training import Batch, Batches, Objective
 
 Divergence = Literal["forward", "reverse", "symmetric"]
 
@@ -38,10 +40,13 @@ class SoftTargets(BaseModel):
 
 
 class TrainingConfig(BaseModel):
-    """How long and how fast; AdamW, warm-up and cosine.
+    """How long, how fast and in how much memory; warm-up and cosine.
 
     `threads` None is the zoo's choice for its members and torch's for the rest. A small network is faster on
-    one, many times so on a busy machine.
+    one, many times so on a busy machine. `accumulation` cuts a batch into parts that go one after the other,
+    `gradient_checkpointing` computes the blocks of a transformer twice instead of keeping their activations.
+    LARS wants rates near 1; LAMB is for batches of hundreds; `adamw-8bit` keeps a quarter of AdamW's state,
+    and `paged-adamw` moves it out of a full GPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +56,12 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
+    optimizer: OptimizerName = "adamw"
+    weight_decay: float = Field(default=0.0, ge=0)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    accumulation: int = Field(default=1, ge=1)
+    gradient_checkpointing: bool = False
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 
 class FinetuneConfig(TrainingConfig):
@@ -67,31 +78,25 @@ def finetune(
     title: str = "fine-tuning",
     teacher: nn.Module | None = None,
     objective: Objective | None = None,
+    before_step: Callable[[int], None] | None = None,
 ) -> Figures:
     """Train `source.module` in place on the training split; steps, seconds and the last losses as figures.
 
     `teacher` is what `config.distill` learns from, and is on the CPU again afterwards; `objective` replaces
-    the task's own loss. Raises StepError for a source without labelled data.
+    the task's own loss; `before_step` is called with each step's number, from 0, before its batch goes in.
+    Raises StepError for a source without labelled data.
     """
     from models.batches import shuffled_batches
     from models.progress import training_bar
-    from models.registry import TrainingRecipe
     from models.training import train
 
     if source.dataset is None or source.module is None:
         raise StepError(f"{source.reference}: fine-tuning needs a torch model and labelled data; give 'data'")
-    loss = objective or own_objective(source)
+    loss = objective or own_objective(source, config.label_smoothing)
     if isinstance(config, FinetuneConfig) and config.distill and teacher is not None:
         loss = _distilling(config.distill, teacher)
-    recipe = TrainingRecipe(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        warmup=config.warmup,
-        weight_decay=0.0,
-        threads=config.threads or _usual_threads(source),
-    )
-    batches = shuffled_batches(source.dataset.train, recipe, seed)
+    recipe = _recipe(config, source)
+    batches = _announced(shuffled_batches(source.dataset.train, recipe, seed), before_step)
     with training_bar(title) as report:
         result = train(source.module, batches, loss, recipe, seed=seed, report=report)
     if teacher is not None:
@@ -100,7 +105,34 @@ def finetune(
     return {"steps": result.steps, "seconds": round(result.seconds, 1), "loss": sum(tail) / max(len(tail), 1)}
 
 
-def own_objective(source: SourceModel) -> Objective:
+def _recipe(config: TrainingConfig, source: SourceModel) -> TrainingRecipe:
+    return TrainingRecipe(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup=config.warmup,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
+        precision=config.precision,
+        accumulation=config.accumulation,
+        activation_checkpointing=config.gradient_checkpointing,
+        threads=config.threads or _usual_threads(source),
+    )
+
+
+def _announced(batches: Batches, before_step: Callable[[int], None] | None) -> Batches:
+    """The same batches; a step's is asked for just before it (and the first once more, to see its memory)."""
+    if before_step is None:
+        return batches
+
+    def announced(step: int, progress: float) -> Batch:
+        before_step(step)
+        return batches(step, progress)
+
+    return announced
+
+
+def own_objective(source: SourceModel, label_smoothing: float = 0.0) -> Objective:
     """The loss of the source's task; cross-entropy for arrays of the user's own whose targets are classes.
 
     Raises TrainingError for a task without one.
@@ -110,8 +142,8 @@ def own_objective(source: SourceModel) -> Objective:
 
     classifies = source.dataset is not None and metric_for(source.dataset) == "accuracy"
     if source.task == "tensor" and classifies:
-        return lambda module, batch: cross_entropy(forward(module, batch), batch["targets"])
-    return objective_for(source.task)
+        return lambda module, batch: cross_entropy(forward(module, batch), batch["targets"], label_smoothing)
+    return objective_for(source.task, label_smoothing)
 
 
 def _usual_threads(source: SourceModel) -> int | None:

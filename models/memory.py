@@ -98,11 +98,16 @@ def _activations(
     """What autograd saves for the rows that go through the module at once."""
     rows = -(-len(batch["targets"]) // recipe.accumulation)
     with _evaluating(module):
-        one = _saved(module, {name: value[:1] for name, value in batch.items()}, loss)
+        one = _saved(module, _first(batch, 1), loss)
         if rows == 1:
             return one
-        two = _saved(module, {name: value[:2] for name, value in batch.items()}, loss)
+        two = _saved(module, _first(batch, 2), loss)
     return one + (two - one) * (rows - 1)
+
+
+def _first(batch: Batch, rows: int) -> Batch:
+    """Copies: a slice would count as the whole batch that it is cut from."""
+    return {name: value[:rows].clone() for name, value in batch.items()}
 
 
 def _saved(module: nn.Module, batch: Batch, loss: Callable[[Batch], Tensor]) -> int:

@@ -69,8 +69,9 @@ def train(
 
     "Best" is by `validate` every `recipe.evaluate_every` steps, else the last. With `checkpoint`, the run is
     saved there every `checkpoint_seconds`, goes on from there when it is already there, and deletes it at the
-    end. Raises MemoryExceeded before the first step where it would not fit, TrainingDiverged for a loss or gradient that is not finite (the last checkpoint stays), and
-    TrainingInterrupted after Ctrl-C (the checkpoint is saved first).
+    end. Raises MemoryExceeded before the first step where it would not fit, TrainingDiverged for a loss or
+    gradient that is not finite (the last checkpoint stays), and TrainingInterrupted after Ctrl-C (the
+    checkpoint is saved first).
     """
     run = _Run(module, recipe, seed, checkpoint)
     with _settings(recipe), _recomputed(module, recipe), _deferred_interrupt() as interrupted, kept_pages():

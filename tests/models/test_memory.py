@@ -74,12 +74,9 @@ def test_what_does_not_fit_is_refused_in_one_line_that_says_what_to_do() -> None
 
 def test_a_cgroups_limit_counts_what_it_can_give_back_as_free(tmp_path: Path) -> None:
     assert _cgroup_left(tmp_path) is None
-    for name, content in (
-        ("memory.max", "1000"),
-        ("memory.current", "600"),
-        ("memory.stat", "a 1\ninactive_file 50\n"),
-    ):
-        (tmp_path / name).write_text(content)
+    (tmp_path / "memory.max").write_text("1000")
+    (tmp_path / "memory.current").write_text("600")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50\n")
     assert _cgroup_left(tmp_path) == 450
     (tmp_path / "memory.max").write_text("max\n")
     assert _cgroup_left(tmp_path) is None
