@@ -13,14 +13,15 @@ LayerIndices = Annotated[tuple[int, ...], Field(min_length=1)]
 class StudentConfig(BaseModel):
     """Where the student comes from: exactly one of three.
 
-    `layers` copies these of the teacher's transformer layers, and all else. `source` is another model,
+    `layers` copies these of the teacher's transformer layers, and all else; `importance` keeps the half whose
+    absence would change the stream of hidden states most. `source` is another model,
     `zoo:NAME` or `py:package.module:factory`; with `fresh`, the zoo's untrained. `config` is the teacher's
     own member of the zoo, built anew with these settings changed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: Literal["every-other", "first-last"] | LayerIndices | None = None
+    layers: Literal["every-other", "first-last", "importance"] | LayerIndices | None = None
     source: str | None = Field(default=None, pattern=r"^(zoo|py):.+")
     fresh: bool = False
     config: dict[str, Any] | None = Field(default=None, min_length=1)
@@ -49,6 +50,20 @@ class HiddenConfig(BaseModel):
     weight: float = Field(default=1.0, gt=0)
 
 
+class RelationConfig(BaseModel):
+    """Self-attention relations too: `weight` times their divergence in one layer, by default the last.
+
+    The student's heads and widths need not be the teacher's: queries, keys and values are cut into
+    `heads` relation heads on both sides (MiniLMv2).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(default=1.0, gt=0)
+    heads: int = Field(default=4, ge=1)
+    teacher_layer: int = -1
+
+
 class DistillConfig(StepConfig, SoftTargets):
     """A smaller model that learns from the one before the step.
 
@@ -58,5 +73,6 @@ class DistillConfig(StepConfig, SoftTargets):
     method: Literal["distill"] = "distill"
     student: StudentConfig
     hidden: HiddenConfig | None = None
+    relations: RelationConfig | None = None
     training: TrainingConfig = TrainingConfig()
     compare_alone: bool = False

@@ -5,13 +5,14 @@ layers. A model whose layers stand in several stacks (an encoder and a decoder) 
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.distill.config import StudentConfig
 from compress.errors import StepError
 
 # Settings of transformers' configurations that have one entry a layer.
@@ -44,9 +45,43 @@ def chosen_layers(layers: Any, count: int) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def with_layers(teacher: nn.Module, config: StudentConfig, what: str) -> nn.Module:
-    """A copy of `teacher` with some of its layers, numbered anew, and a configuration that says so."""
-    kept = chosen_layers(config.layers, len(stack_of(teacher, what)))
+def most_important(module: nn.Module, what: str, run: Callable[[], object]) -> tuple[int, ...]:
+    """The half of the layers, rounded up, that turn their inputs most over what `run` sends through `module`.
+
+    The influence of a layer is 1 - cos(input, output), averaged over positions (Men et al., ShortGPT, 2024,
+    arXiv:2403.03853, equation 1). Raises StepError for layers of different shapes: the stored student could
+    not be told from another.
+    """
+    stack = stack_of(module, what)
+    shapes = {tuple((name, p.shape) for name, p in layer.named_parameters()) for layer in stack}
+    if len(shapes) > 1:
+        raise StepError(f"{what}: its layers have different shapes; list the student's layers by number")
+    influence = torch.zeros(len(stack))
+
+    def note(index: int, inputs: Any, named: Any, output: Any) -> None:
+        before = inputs[0] if inputs else named["hidden_states"]
+        after = output if isinstance(output, Tensor) else output[0]
+        influence[index] += (1 - F.cosine_similarity(before, after, dim=-1)).mean()
+
+    handles = [
+        layer.register_forward_hook(
+            lambda layer, inputs, named, output, index=index: note(index, inputs, named, output),
+            with_kwargs=True,
+        )
+        for index, layer in enumerate(stack)
+    ]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    best = influence.argsort(descending=True, stable=True)[: -(-len(stack) // 2)]
+    return tuple(sorted(best.tolist()))
+
+
+def with_layers(teacher: nn.Module, kept: Sequence[int], what: str) -> nn.Module:
+    """A copy of `teacher` with the layers `kept`, numbered anew, and a configuration that says so."""
     student = copy.deepcopy(teacher)
     stack = stack_of(student, what)
     survivors = [stack[index] for index in kept]

@@ -8,11 +8,16 @@ from torch import Tensor, nn
 from compress.distill.config import DistillConfig
 from compress.distill.layers import captured, stack_of
 from compress.distill.losses import distillation_loss, hidden_loss, matched_layers
+from compress.distill.relations import relation_loss
 from compress.distill.student import example_batch
+from compress.errors import StepError
 from compress.finetune import taught
+from compress.shrink.transformer import attentions
 from models.objectives import forward
 from models.sources.source import SourceModel
 from models.training import Batch, Objective
+
+RELATED = ("query", "key", "value")
 
 
 class Projected(nn.Module):
@@ -62,6 +67,46 @@ def hidden_objective(
 
     widths = _widths(student, own, source), _widths(teacher, theirs, source)
     return Projected(student, list(zip(*widths, strict=True))), loss
+
+
+def with_relations(
+    config: DistillConfig, student: nn.Module, source: SourceModel, name: str, loss: Objective
+) -> Objective:
+    """`loss`, and the divergence of the self-attention relations of the last layers beside it.
+
+    Raises StepError for a model whose attention is not of a known form, or whose widths the relation heads do
+    not divide.
+    """
+    assert config.relations is not None
+    assert source.module is not None
+    settings = config.relations
+    own = _projections(student, -1, settings.heads, name)
+    theirs = _projections(source.module, settings.teacher_layer, settings.heads, source.reference)
+
+    def both(module: nn.Module, batch: Batch) -> Tensor:
+        with captured(own) as ours, captured(theirs) as wanted:
+            base = loss(module, batch)
+        pairs = dict(zip(RELATED, ours, strict=True)), dict(zip(RELATED, wanted, strict=True))
+        return base + settings.weight * relation_loss(*pairs, settings.heads, batch.get("attention_mask"))
+
+    return both
+
+
+def _projections(module: nn.Module, layer: int, heads: int, name: str) -> list[nn.Module]:
+    """The query, key and value projections of one layer."""
+    blocks = attentions(module)
+    if not -len(blocks) <= layer < len(blocks):
+        raise StepError(f"distill: relations: {name} has no layer {layer}; it has {len(blocks)}")
+    block = blocks[layer]
+    found = [module.get_submodule(f"{block.name}.{path}") for path in block.projections[:3]]
+    for projection in found:
+        assert isinstance(projection, nn.Linear)
+        if projection.out_features % heads:
+            raise StepError(
+                f"distill: relations: {heads} heads do not divide the {projection.out_features} columns of "
+                f"{block.name} of {name}; choose another number"
+            )
+    return found
 
 
 def _soft(config: DistillConfig, logits: Tensor, wanted: Tensor, batch: Batch) -> Tensor:

@@ -2,11 +2,13 @@
 
 steps:
   - method: distill
-    student: {layers: every-other}   # or {source: zoo:NAME | py:package.module:factory}, or {config: {...}}
+    student: {layers: every-other}   # first-last | importance | [0, 2]; or {source: zoo:NAME | py:a.b:factory};
+                                     # or {config: {...}}
     temperature: 2.0
     alpha: 0.5                       # alpha CE + (1 - alpha) T^2 KL
     divergence: forward              # forward | reverse | symmetric
     hidden: {weight: 1.0}            # match hidden states too, through learned projections
+    relations: {weight: 1.0}         # and who attends to whom, query, key and value each (MiniLM)
     training: {steps: 600, learning_rate: 0.001}
     compare_alone: true              # what the same student reaches without a teacher
 """
@@ -84,13 +86,15 @@ def _check_source(source: SourceModel) -> str:
 
 
 def _train(config: DistillConfig, source: SourceModel, student: nn.Module, seed: int, name: str) -> Figures:
-    from compress.distill.objective import hidden_objective, soft_objective
+    from compress.distill.objective import hidden_objective, soft_objective, with_relations
     from compress.finetune import finetune
 
     assert source.module is not None
     learner, loss = student, soft_objective(config, source.module)
     if config.hidden:
         learner, loss = hidden_objective(config, student, source, name)
+    if config.relations:
+        loss = with_relations(config, student, source, name, loss)
     return finetune(
         replace(source, module=learner),
         config.training,

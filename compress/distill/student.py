@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.distill.config import StudentConfig
-from compress.distill.layers import with_layers
+from compress.distill.layers import chosen_layers, most_important, stack_of, with_layers
 from compress.errors import StepError
 from models import registry
 from models.batches import shuffled_batches
@@ -27,17 +27,27 @@ from models.zoo.member import fresh
 from runtime.suggest import nearest
 
 ZOO, FACTORY = "zoo:", "py:"
+# Rows of training data that layers are ranked on: an average over all their positions.
+IMPORTANCE_ROWS = 32
 
 
 def build_student(config: StudentConfig, source: SourceModel, seed: int) -> nn.Module:
     """The student of `source` before it learns, in evaluation mode. Raises StepError."""
     assert source.module is not None
     if config.layers is not None:
-        return with_layers(source.module, config, source.reference).eval()
+        return with_layers(source.module, _kept_layers(config, source), source.reference).eval()
     if config.source is not None:
         return _from_source(config.source, config.fresh, source, seed).eval()
     assert config.config is not None
     return _reconfigured(config.config, source, seed).eval()
+
+
+def _kept_layers(config: StudentConfig, source: SourceModel) -> tuple[int, ...]:
+    assert source.module is not None
+    module, name = source.module, source.reference
+    if config.layers == "importance":
+        return most_important(module, name, lambda: forward(module, example_batch(source, IMPORTANCE_ROWS)))
+    return chosen_layers(config.layers, len(stack_of(module, name)))
 
 
 def check_comparable(student: nn.Module, source: SourceModel, name: str) -> None:

@@ -89,6 +89,52 @@ class Magnitude(_Prune):
         return f"{self.criterion}-{_percent(self.ratio)}"
 
 
+class Movement(_Prune):
+    """Weights that fine-tuning moves towards zero go, in `gradual` events; for pretrained models."""
+
+    criterion: Literal["movement"]
+    ratio: Ratio = 0.5
+    scope: Literal["global", "layer"] = "global"
+    gradual: Gradual = Gradual()
+    finetune: FinetuneConfig = FinetuneConfig()
+
+    @field_validator("finetune")
+    @classmethod
+    def _holds_events(cls, finetune: FinetuneConfig, info: ValidationInfo) -> FinetuneConfig:
+        gradual = info.data.get("gradual")
+        if gradual and gradual.events > gradual.until * finetune.steps:
+            raise PydanticCustomError("finetune", "more gradual events than steps; raise 'steps'")
+        return finetune
+
+    @property
+    def variant(self) -> str:
+        return f"{self.criterion}-{_percent(self.ratio)}"
+
+
+class Rewind(_Settings):
+    """Back to the weights after `steps` of a training from scratch; 0 is the very beginning."""
+
+    steps: int = Field(default=0, ge=0)
+
+
+class Iterative(_Prune):
+    """By magnitude in `rounds`, each dropping the same share of what is left, with a training after each.
+
+    With `rewind`, survivors go back to their early weights after each round: the search for a lottery ticket.
+    """
+
+    criterion: Literal["iterative"]
+    ratio: Ratio = 0.9
+    rounds: int = Field(default=5, ge=2)
+    scope: Literal["global", "layer"] = "global"
+    finetune: FinetuneConfig = FinetuneConfig()
+    rewind: Rewind | None = None
+
+    @property
+    def variant(self) -> str:
+        return f"{'ticket' if self.rewind else self.criterion}-{_percent(self.ratio)}"
+
+
 class NM(_Prune):
     """The smallest weights of each group of `m` go, so that `n` stay."""
 
@@ -152,7 +198,9 @@ class SparseGPT(_OneShot):
         return block_size
 
 
-PruneConfig = Annotated[Magnitude | NM | Wanda | SparseGPT, Field(discriminator="criterion")]
+PruneConfig = Annotated[
+    Magnitude | Movement | Iterative | NM | Wanda | SparseGPT, Field(discriminator="criterion")
+]
 
 
 def _percent(ratio: float) -> str:

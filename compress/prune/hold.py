@@ -6,7 +6,6 @@ clipped; without the second, momentum from before a weight was pruned moves it a
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -20,25 +19,24 @@ Renew = Callable[[int], Mapping[str, Tensor] | None]
 
 
 @contextmanager
-def held(module: nn.Module, layers: Layers, renew: Renew) -> Iterator[None]:
+def held(layers: Layers, renew: Renew) -> Iterator[Callable[[int], None]]:
     """While it lasts, weights of `layers` that are zero stay zero, and `renew` may prune more of them.
 
-    A step is one forward pass of `module` in training mode. At the end the zeros are exact.
+    Yields what to call with each step's number before it. At the end the zeros are exact.
     """
     weights = {name: weight_of(layer) for name, layer in layers.items()}
     masks = {name: weight.detach() != 0 for name, weight in weights.items()}
-    steps = count()
 
-    def before_forward(*_: object) -> None:
-        if module.training:
-            masks.update(renew(next(steps)) or {})
-            _apply(masks, weights)
+    def before_step(step: int) -> None:
+        masks.update(renew(step) or {})
+        _apply(masks, weights)
 
-    handles = [module.register_forward_pre_hook(before_forward)]
-    for name, weight in weights.items():
-        handles.append(weight.register_hook(_masking(masks, name)))  # type: ignore[no-untyped-call]
+    handles = [
+        weight.register_hook(_masking(masks, name))  # type: ignore[no-untyped-call]
+        for name, weight in weights.items()
+    ]
     try:
-        yield
+        yield before_step
         _apply(masks, weights)
     finally:
         for handle in handles:

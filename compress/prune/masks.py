@@ -24,17 +24,29 @@ def magnitude_masks(
     weights: Mapping[str, Tensor], ratio: float, scope: Literal["global", "layer"]
 ) -> dict[str, Tensor]:
     """Masks of the shapes of `weights` that drop the smallest |w|, `ratio` of each or of all together."""
-    magnitudes = {name: weight.detach().abs() for name, weight in weights.items()}
+    return masks_by_score({name: weight.detach().abs() for name, weight in weights.items()}, ratio, scope)
+
+
+def masks_by_score(
+    scores: Mapping[str, Tensor], ratio: float, scope: Literal["global", "layer"]
+) -> dict[str, Tensor]:
+    """Masks of the shapes of `scores` that drop the lowest, `ratio` of each or of all together."""
     if scope == "layer":
-        return {
-            name: drop_lowest(each, pruned_count(ratio, each.numel())) for name, each in magnitudes.items()
-        }
-    together = torch.cat([scores.flatten() for scores in magnitudes.values()])
+        return {name: drop_lowest(each, pruned_count(ratio, each.numel())) for name, each in scores.items()}
+    together = torch.cat([each.flatten() for each in scores.values()])
     flat = drop_lowest(together, pruned_count(ratio, len(together)))
-    parts = torch.split(flat, [scores.numel() for scores in magnitudes.values()])
-    return {
-        name: part.view_as(scores) for (name, scores), part in zip(magnitudes.items(), parts, strict=True)
-    }
+    parts = torch.split(flat, [each.numel() for each in scores.values()])
+    return {name: part.view_as(each) for (name, each), part in zip(scores.items(), parts, strict=True)}
+
+
+def moved(scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+    """S - W dL/dW': higher where the weight is being pushed away from zero (movement pruning, equation 5)."""
+    return scores - weight * gradient
+
+
+def round_ratio(final: float, number: int, rounds: int) -> float:
+    """The ratio after round `number` of `rounds`: each round drops the same share of what is left."""
+    return float(1 - (1 - final) ** (number / rounds))
 
 
 def drop_lowest(scores: Tensor, count: int) -> Tensor:

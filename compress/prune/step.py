@@ -1,21 +1,21 @@
-"""The `prune` step: single weights become zero, by one of four criteria.
+"""The `prune` step: single weights become zero, by one of six criteria.
 
 steps:
   - method: prune
-    criterion: magnitude           # magnitude | nm | wanda | sparsegpt
+    criterion: magnitude           # magnitude | movement | iterative | nm | wanda | sparsegpt
     ratio: 0.9
     targets: ["*"]                 # shell patterns over layer names; `exclude` takes the same
     finetune: {steps: 600}         # pruned weights stay exactly zero
     gradual: {events: 10}          # magnitude only: prune during fine-tuning instead of before it
 
-Linear layers, and convolutions for `magnitude` and `nm`. Shapes stay: what zeros are worth is a smaller
-compressed file, and speed only where a kernel reads the pattern. What shrinks shapes is `shrink`.
+Linear layers, and convolutions for all but `wanda` and `sparsegpt`. Shapes stay: zeros are
+worth a smaller compressed file, and speed only where a kernel reads the pattern. `shrink` shrinks shapes.
 """
 
 from typing import TYPE_CHECKING
 
 from compress.errors import StepError
-from compress.prune.config import NM, Magnitude, PruneConfig, SparseGPT, Wanda
+from compress.prune.config import NM, Iterative, Magnitude, Movement, PruneConfig, SparseGPT, Wanda
 from compress.step import Figures, TorchMethod, register
 from runtime.manifest import Task
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from compress.prune.layers import Layers
     from models.sources.source import SourceModel
 
-Config = Magnitude | NM | Wanda | SparseGPT
+Config = Magnitude | Movement | Iterative | NM | Wanda | SparseGPT
 
 
 def run(config: Config, source: "SourceModel", seed: int) -> tuple["SourceModel", Figures]:
@@ -53,9 +53,9 @@ def _layers(config: Config, source: "SourceModel") -> "Layers":
 
     if source.module is None:
         raise StepError(f"{source.reference}: prune needs a torch model; a ready ONNX graph has none")
-    kinds = LINEAR_OR_CONVOLUTION if isinstance(config, Magnitude | NM) else LINEAR
+    kinds = LINEAR if isinstance(config, Wanda | SparseGPT) else LINEAR_OR_CONVOLUTION
     layers = select(source.module, config.targets, config.exclude, kinds)
-    if not isinstance(config, Magnitude) and config.pattern:
+    if isinstance(config, NM | Wanda | SparseGPT) and config.pattern:
         check_pattern(layers, config.pattern)
     return layers
 
@@ -75,10 +75,12 @@ def _teacher(config: Config, source: "SourceModel") -> "nn.Module | None":
 
 
 def _prune(config: Config, source: "SourceModel", layers: "Layers", seed: int) -> dict[str, Figures]:
-    """Set weights to zero, save for a gradual schedule, which does it while training. Figures by layer."""
+    """Set weights to zero, save where that is done while training. Figures by layer."""
     from compress.prune.calibrate import calibration_batches
     from compress.prune.oneshot import prune_by_magnitude, prune_layers
 
+    if isinstance(config, Movement | Iterative):
+        return {}
     if isinstance(config, Magnitude | NM):
         prune_by_magnitude(layers, config)
         return {}
@@ -92,14 +94,19 @@ def _finetune(
 ) -> Figures:
     from compress.finetune import finetune
     from compress.prune.hold import cubic_renewal, held, unchanged
+    from compress.prune.iterative import prune_in_rounds
+    from compress.prune.movement import moving
 
     assert config.finetune
-    assert source.module is not None
+    if isinstance(config, Iterative):
+        return prune_in_rounds(config, source, layers, teacher, seed)
     renew: Renew = unchanged
     if isinstance(config, Magnitude) and config.gradual:
         renew = cubic_renewal(config, layers)
-    with held(source.module, layers, renew):
-        return {"finetune": finetune(source, config.finetune, seed, teacher=teacher)}
+    zeros = moving(config, layers) if isinstance(config, Movement) else held(layers, renew)
+    with zeros as before_step:
+        trained = finetune(source, config.finetune, seed, teacher=teacher, before_step=before_step)
+    return {"finetune": trained}
 
 
 register(TorchMethod("prune", PruneConfig, run, check=check))

@@ -2,7 +2,6 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5Model
 
-from compress.distill.config import StudentConfig
 from compress.distill.layers import captured, chosen_layers, stack_of, with_layers
 from compress.errors import StepError
 from models.sources.source import SourceModel
@@ -45,7 +44,7 @@ def test_a_layer_that_the_teacher_lacks_is_refused() -> None:
 
 def test_a_decoder_of_some_layers_is_the_teacher_with_the_others_left_out(decoder: SourceModel) -> None:
     assert decoder.module is not None
-    student = with_layers(decoder.module, StudentConfig(layers=(1, 3)), "it")
+    student = with_layers(decoder.module, (1, 3), "it")
     assert student.config.num_hidden_layers == 2  # type: ignore[union-attr]
     numbers = [layer.self_attn.layer_idx for layer in stack_of(student, "it")]  # type: ignore[union-attr]
     assert numbers == [0, 1]
@@ -63,7 +62,7 @@ def test_a_decoder_of_some_layers_is_the_teacher_with_the_others_left_out(decode
 
 def test_the_students_cache_gives_what_the_whole_text_gives(decoder: SourceModel) -> None:
     assert decoder.module is not None
-    student = with_layers(decoder.module, StudentConfig(layers="first-last"), "it")
+    student = with_layers(decoder.module, chosen_layers("first-last", 4), "it")
     tokens = torch.arange(12)[None]
     first = student(input_ids=tokens[:, :8], use_cache=True)
     rest = student(input_ids=tokens[:, 8:], past_key_values=first.past_key_values, use_cache=True)
@@ -71,7 +70,7 @@ def test_the_students_cache_gives_what_the_whole_text_gives(decoder: SourceModel
 
 
 def test_an_encoder_inside_a_wrapper_is_found(encoder: EncoderModule) -> None:
-    student = with_layers(encoder, StudentConfig(layers="every-other"), "it")
+    student = with_layers(encoder, chosen_layers("every-other", len(stack_of(encoder, "it"))), "it")
     inputs = torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)
     assert len(stack_of(student, "it")) == 2
     assert student(*inputs).shape == encoder(*inputs).shape
@@ -84,7 +83,7 @@ def test_settings_with_an_entry_a_layer_follow(decoder: SourceModel) -> None:
     assert decoder.module is not None
     kinds = ["full_attention", "full_attention", "sliding_attention", "full_attention"]
     decoder.module.config.layer_types = kinds  # type: ignore[union-attr]
-    student = with_layers(decoder.module, StudentConfig(layers=(0, 2)), "it")
+    student = with_layers(decoder.module, (0, 2), "it")
     assert student.config.layer_types == ["full_attention", "sliding_attention"]  # type: ignore[union-attr]
 
 

@@ -75,3 +75,23 @@ def test_a_configuration_with_other_classes_cannot_be_compared(digits: SourceMod
     student = build_student(StudentConfig(config={"classes": 7}), digits, 0)
     with pytest.raises(StepError, match=r"\[2, 7\] where the teacher's, zoo:lenet5, are \[2, 10\]"):
         check_comparable(student, digits, "the student of 'config'")
+
+
+def test_the_layers_that_turn_the_stream_most_are_kept(decoder: SourceModel) -> None:
+    """Two layers that add next to nothing are the ones to go."""
+    module: Any = decoder.module
+    with torch.no_grad():
+        for index in (0, 2):
+            module.model.layers[index].self_attn.o_proj.weight.mul_(1e-3)
+            module.model.layers[index].mlp.down_proj.weight.mul_(1e-3)
+    student: Any = build_student(StudentConfig(layers="importance"), decoder, 0)
+    kept = [layer.mlp.up_proj.weight for layer in student.model.layers]
+    for layer, index in zip(kept, (1, 3), strict=True):
+        assert torch.equal(layer, module.model.layers[index].mlp.up_proj.weight)
+
+
+def test_layers_of_different_shapes_are_not_ranked(decoder: SourceModel) -> None:
+    module: Any = decoder.module
+    module.model.layers[0].mlp.up_proj = torch.nn.Linear(32, 48, bias=False)
+    with pytest.raises(StepError, match="different shapes; list the student's layers"):
+        build_student(StudentConfig(layers="importance"), decoder, 0)

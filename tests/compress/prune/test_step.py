@@ -180,3 +180,16 @@ def source(module: Any, dataset: Dataset | None = None) -> SourceModel:
         output_names=("logits",),
         dataset=dataset,
     )
+
+
+def test_movement_prunes_a_users_network_to_the_ratio(workplace: Path) -> None:
+    pruned, figures = apply(
+        own_network(),
+        criterion="movement",
+        ratio=0.6,
+        gradual={"events": 3},
+        finetune={"steps": 20, "threads": 1, "accumulation": 2},
+    )
+    assert figures["sparsity"] == pytest.approx(0.6, abs=1 / 768)
+    assert all(isinstance(parameter, nn.Parameter) for parameter in pruned.parameters())
+    assert {name for name, _ in pruned.named_parameters()} == {"0.weight", "0.bias", "2.weight", "2.bias"}

@@ -1,0 +1,88 @@
+"""Rounds of pruning, and the search for a lottery ticket, on a network that learns in a second."""
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import StepError
+from compress.prune.iterative import fresh_weights
+from compress.prune.masks import round_ratio
+from compress.prune.step import run
+from compress.step import validate
+from models.sources import load_source
+from models.sources.source import SourceModel
+
+NETWORK = """
+import torch
+
+def network():
+    torch.manual_seed(5)
+    return torch.nn.Sequential(torch.nn.Linear(6, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3))
+"""
+TRAINING = {"steps": 60, "learning_rate": 0.03, "threads": 1}
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SourceModel:
+    (tmp_path / "round_network.py").write_text(NETWORK)
+    x = np.random.default_rng(0).standard_normal((400, 6)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, labels=x[:, :3].argmax(1))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "round_network", raising=False)
+    return load_source("py:round_network:network", str(tmp_path / "data.npz"))
+
+
+def pruned(source: SourceModel, **settings: Any) -> dict[str, Any]:
+    config = {"method": "prune", "criterion": "iterative", "ratio": 0.7, "rounds": 3, "finetune": TRAINING}
+    changed, figures = run(validate({**config, **settings}), source, 0)
+    assert changed.module is not None
+    return figures
+
+
+def test_each_round_drops_the_same_share_of_what_is_left_and_the_last_reaches_the_ratio() -> None:
+    left = [1 - round_ratio(0.9, number, 4) for number in range(5)]
+    assert left[0] == 1
+    assert left[4] == pytest.approx(0.1)
+    shares = {round(after / before, 9) for before, after in pairwise(left)}
+    assert len(shares) == 1
+
+
+def test_rounds_from_trained_weights_end_sparse_and_good(source: SourceModel) -> None:
+    figures = pruned(source)
+    assert figures["sparsity"] == pytest.approx(0.7, abs=0.01)
+    ratios = [each["ratio"] for each in figures["rounds"]]
+    assert ratios == sorted(ratios)
+    assert figures["rounds"][-1]["metric"] > 0.85
+    assert "ticket" not in figures
+
+
+def test_a_ticket_is_trained_from_the_early_weights_and_compared_with_the_dense_network(
+    source: SourceModel,
+) -> None:
+    figures = pruned(source, rewind={"steps": 4})
+    assert figures["sparsity"] == pytest.approx(0.7, abs=0.01)
+    assert figures["dense"] > 0.85
+    assert figures["ticket"] == figures["rounds"][-1]["metric"]
+    assert figures["matches"] == (figures["ticket"] >= figures["dense"] - 0.005)
+
+
+def test_a_network_begins_anew_by_seed_or_is_refused() -> None:
+    torch.manual_seed(0)
+    first, second = (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)) for _ in range(2))
+    fresh_weights(first, 1)
+    fresh_weights(second, 1)
+    assert torch.equal(first[0].weight, second[0].weight)
+
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+    with pytest.raises(StepError, match="'0' cannot be initialised anew"):
+        fresh_weights(nn.Sequential(Bare()), 0)
