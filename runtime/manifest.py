@@ -148,8 +148,8 @@ class KVLayer(Frozen):
 class AdapterSite(Frozen):
     """One linear layer that adapters may change: float32 factors A [inputs, rank] and B [rank, outputs].
 
-    `name` is the layer's in the model. `reads` and `writes` are tensors of the graph; the layer's outputs may
-    be some of what is written, from column `offset` on.
+    `name` is the layer's in the model. `reads` and `writes` are tensors of the graph, `width` the columns of
+    the latter; the layer's outputs may be some of them only, from column `offset` on.
     """
 
     name: str
@@ -157,6 +157,7 @@ class AdapterSite(Frozen):
     outputs: int
     reads: str
     writes: str
+    width: int
     offset: int = 0
 
 

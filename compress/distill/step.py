@@ -2,7 +2,7 @@
 
 steps:
   - method: distill
-    student: {layers: every-other}   # first-last | importance | [0, 2]; or {source: zoo:NAME | py:a.b:factory};
+    student: {layers: every-other}   # first-last | importance | [0, 2]; or {source: zoo:NAME | py:a.b:make};
                                      # or {config: {...}}
     temperature: 2.0
     alpha: 0.5                       # alpha CE + (1 - alpha) T^2 KL

@@ -32,3 +32,7 @@ class QatConfig(StepConfig):
     reduce_range: bool = True
     min_channels: int = Field(default=32, ge=1)
     finetune: QatTraining = QatTraining()
+
+    @property
+    def closes_weights(self) -> str | None:
+        return "'qat' leaves integers for weights; put 'qat' last of those that change the model"

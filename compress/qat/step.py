@@ -40,8 +40,15 @@ def run(config: QatConfig, source: SourceModel, seed: int) -> tuple[SourceModel,
     folded, layers = _prepare(config, module)
     replace(module, layers)
     _watch(config, source, layers, seed)
-    with held(module, layers, unchanged):
-        trained = finetune(source, config.finetune, seed, title="fine-tuning in int8", teacher=teacher)
+    with held(layers, unchanged) as before_step:
+        trained = finetune(
+            source,
+            config.finetune,
+            seed,
+            title="fine-tuning in int8",
+            teacher=teacher,
+            before_step=before_step,
+        )
     replace(module, {name: QuantizedLayer.of(each) for name, each in layers.items()})
     figures = {
         "layers": len(layers),

@@ -15,11 +15,13 @@ STEPS = {
     "lora": "{method: lora}",
     "adapter": "{method: lora, merge: false}",
     "prune": "{method: prune, criterion: magnitude}",
+    "qat": "{method: qat}",
     "quantize": "{method: quantize, scheme: int4}",
 }
 ON_TORCH = [name for name in STEPS if name != "quantize"]
 REFUSED = {
     **{("quantize", late): "before it works on the exported graph" for late in ON_TORCH},
+    **{("qat", late): "'qat' leaves integers for weights" for late in ON_TORCH},
     **{("adapter", late): "put 'lora' last, or use 'merge: true'" for late in ON_TORCH},
     **{
         ("prune", late): "zeros of 'prune' would be lost; put 'prune' after it"

@@ -46,9 +46,9 @@ class Served:
         assert self.graph.adapters is not None
         folder, file = self.artifact.folder, self.graph.adapters.file
         decoder = Decoder(
-            open_session(self.artifact.path), self.graph, slots, lambda: open_session(folder / file)
+            open_session(self.artifact.path), self.graph, slots, adapted=lambda: open_session(folder / file)
         )
-        return Scheduler(decoder, (), adapters)
+        return Scheduler(decoder, adapters=adapters)
 
 
 def adapted(llama: Any, name: str, targets: tuple[str, ...], rank: int, seed: int) -> Any:
