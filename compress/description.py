@@ -70,7 +70,7 @@ class Description(BaseModel):
 def unpublished(graph: GraphArtifact, name: str | None, variant: str, seed: int) -> Bundle:
     """The bundle that a graph's folder amounts to: loadable in place, not yet sealed or measured."""
     about = Description.load(graph.folder)
-    shipped = (*graph.graph.files, *about.files)
+    shipped = (*graph.graph.shipped, *about.files)
     manifest = Manifest(
         name=name or about.name,
         variant=variant,

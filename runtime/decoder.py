@@ -33,6 +33,7 @@ def cache_names(layers: int, when: str) -> list[str]:
     """Names of the cache tensors, `when` being `past` or `present`: key and value of each layer in turn."""
     return [f"{when}_{part}_{layer}" for layer in range(layers) for part in ("key", "value")]
 
+
 # Gives the session of the graph that takes adapters; only called once there is an adapter.
 AdaptedSession = Callable[[], ort.InferenceSession]
 

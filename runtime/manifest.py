@@ -137,6 +137,11 @@ class FeedForwardGraph(Frozen):
         """The graph's files."""
         return (self.file,)
 
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """What a bundle of it holds."""
+        return self.files
+
 
 class KVLayer(Frozen):
     """One layer's cache: keys and values are [batch, heads, capacity, head_dim] each."""
@@ -196,9 +201,14 @@ class DecoderGraph(Frozen):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The graphs' files and those of adapters, each once."""
-        adapters = (self.adapters.file, *self.adapters.files.values()) if self.adapters else ()
-        return tuple(dict.fromkeys((self.file, *(phase.file for phase in self.phases), *adapters)))
+        """The graphs' files, each once."""
+        return tuple(dict.fromkeys((self.file, *(phase.file for phase in self.phases))))
+
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """Those files, and what adapters need."""
+        more = (self.adapters.file, *self.adapters.files.values()) if self.adapters else ()
+        return (*self.files, *more)
 
 
 Graph = Annotated[FeedForwardGraph | DecoderGraph, Field(discriminator="kind")]

@@ -17,6 +17,7 @@ from compress.lora.layers import AdaptedLinear, adapted_layers, replace_module, 
 from runtime.adapters import Adapters
 from runtime.decoder import Decoder
 from runtime.manifest import DecoderGraph, Signature
+from runtime.prefix_cache import PrefixCache
 from runtime.scheduler import Scheduler
 from runtime.session import open_session
 
@@ -42,13 +43,13 @@ class Served:
             loaded.load(name, path)
         return loaded
 
-    def scheduler(self, slots: int, adapters: Adapters) -> Scheduler:
+    def scheduler(self, slots: int, adapters: Adapters, prefixes: PrefixCache | None = None) -> Scheduler:
         assert self.graph.adapters is not None
         folder, file = self.artifact.folder, self.graph.adapters.file
         decoder = Decoder(
             open_session(self.artifact.path), self.graph, slots, adapted=lambda: open_session(folder / file)
         )
-        return Scheduler(decoder, adapters=adapters)
+        return Scheduler(decoder, adapters=adapters, prefix_cache=prefixes)
 
 
 def adapted(llama: Any, name: str, targets: tuple[str, ...], rank: int, seed: int) -> Any:

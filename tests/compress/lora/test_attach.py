@@ -13,6 +13,7 @@ from compress.errors import ExportError
 from compress.lora.attach import carry_adapters, find_sites
 from compress.step import Calibration, validate
 from runtime.errors import AdapterError, InputError
+from runtime.prefix_cache import PrefixCache
 from runtime.request import Request
 from runtime.sampling import SamplingParams
 
@@ -74,6 +75,24 @@ def test_an_adapter_may_be_unloaded_while_a_request_for_it_is_under_way(served: 
     adapters.load("task", served.files["style"])
     scheduler.add(Request("again", [4, 5], GREEDY, adapter="task"))
     assert [scheduler.step()[0].token_id for _ in range(STEPS)] == expected(served.merged["style"], [4, 5])
+
+
+def test_prefixes_are_shared_within_an_adapter_only_and_not_with_another_of_its_name(served: Any) -> None:
+    adapters, prompt = served.adapters(), list(range(40))
+    scheduler = served.scheduler(1, adapters, PrefixCache(1 << 20))
+
+    def ask(name: str | None) -> tuple[int, list[int | None]]:
+        scheduler.add(Request("", prompt, GREEDY, adapter=name))
+        events = []
+        while scheduler.has_work:
+            events += scheduler.step()
+        return events[0].cached_tokens, [event.token_id for event in events]
+
+    for name in (None, "style", "task"):
+        assert ask(name) == (0, expected(served.merged[name], prompt))
+        assert ask(name) == (32, expected(served.merged[name], prompt))
+    adapters.load("task", served.files["style"])
+    assert ask("task") == (32, expected(served.merged["style"], prompt))
 
 
 def test_the_adapted_graph_holds_no_weights_of_its_own(served: Any) -> None:

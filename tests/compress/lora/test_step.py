@@ -73,7 +73,7 @@ def test_an_adapter_ships_beside_its_quantized_base(llama_folder: Path, home: Pa
     assert isinstance(model, TextModel)
     assert model.adapters.names == ("cats",)
     tokens = np.arange(20).reshape(2, 10)
-    base, adapted = model.score(tokens), model.score(tokens, "cats")
+    base, adapted = model.score(tokens), model.score(tokens, adapter="cats")
     assert np.abs(base - adapted).max() > 0.1
     greedy = SamplingParams(max_tokens=8, temperature=0)
     texts = {"".join(model.generate([1, 2, 3], greedy, adapter=name)) for name in (None, "cats")}
