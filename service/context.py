@@ -42,6 +42,12 @@ def current() -> RequestContext | None:
     return _current.get()
 
 
+def tenant() -> str:
+    """Whose request is being answered: the key's name; nobody's in particular where no keys are asked for."""
+    context = _current.get()
+    return context.key.name if context and context.key else ""
+
+
 def deadline() -> float:
     """When the answer that is being made will be worth nothing; infinity outside of a request."""
     context = _current.get()

@@ -143,7 +143,10 @@ class Engine:
                 "allow more time or try again later",
                 self.backlog,
             )
-        return [self._add(replace(each, id=str(next(self._ids))), mailbox, deadline) for each in requests]
+        # No key's holder can tell from the time taken what another has asked.
+        salt = context.tenant()
+        named = [replace(each, id=str(next(self._ids)), salt=salt) for each in requests]
+        return [self._add(request, mailbox, deadline) for request in named]
 
     def forget(self, request_id: str, *, finished: bool) -> None:
         """Take no more events for a request, and free its slot if it still has one."""

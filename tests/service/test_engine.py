@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from prometheus_client import REGISTRY
@@ -13,11 +14,14 @@ from runtime.bundle import Bundle
 from runtime.errors import InputError, PromptTooLong
 from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
-from runtime.scheduler import Scheduler, TokenEvent
+from runtime.scheduler import Request, Scheduler, TokenEvent
+from service import context
 from service.completion import requests
+from service.context import RequestContext
 from service.engine import Engine
 from service.errors import ModelFailed, TooBusy
 from service.generation import Generation
+from service.keys import Key
 
 GREEDY = SamplingParams(max_tokens=6, temperature=0)
 LONG = SamplingParams(max_tokens=10_000)
@@ -189,3 +193,24 @@ def test_an_idle_engine_uses_no_cpu(model):
         assert time.process_time() - before < 0.1
 
     run(model, test)
+
+
+def test_the_requests_of_a_key_share_prompts_with_nobody_elses(model):
+    class Recording(Stepped):
+        salts: ClassVar[list[str]] = []
+
+        def add(self, request: Request) -> None:
+            self.salts.append(request.salt)
+            self._scheduler.add(request)
+
+    recording = Recording(model)
+
+    async def test(engine: Engine) -> None:
+        for _ in range(12):
+            recording.gate.release()
+        await tokens(engine, [1])
+        context.enter(RequestContext("r1", key=Key("ann", frozenset({"infer"}), b"")))
+        await tokens(engine, [1])
+        assert recording.salts == ["", "ann"]
+
+    run(recording, test)
