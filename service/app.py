@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from runtime.errors import ModelpressError
@@ -24,7 +24,8 @@ from service.problem import problem_response
 def create_app(load: Callable[[], Catalog], jobs: Jobs | None = None) -> Starlette:
     """The app; `load` is called when it starts, and `app.state.catalog` is there until it stops.
 
-    `app.state.load` may be replaced before the start. Without `jobs`, nobody can compress.
+    `app.state.load` may be replaced before the start. Without `jobs`, nobody can compress. `app.state.native`
+    gives the description of endpoints that are served beside the app.
     """
     routes = [
         Route("/metrics", measurements),
@@ -34,10 +35,12 @@ def create_app(load: Callable[[], Catalog], jobs: Jobs | None = None) -> Starlet
         Mount("/v1", routes=openai.routes),
         Mount("/v2", routes=open_inference.routes),
         *jobs_routes,
+        Route("/docs.json", description),
+        Route("/openapi.json", description),
     ]
     handled = (ModelpressError, HTTPException, ClientDisconnect, Exception)
     app = Starlette(routes=routes, exception_handlers=dict.fromkeys(handled, on_error), lifespan=lifespan)
-    app.state.load, app.state.jobs = load, jobs
+    app.state.load, app.state.jobs, app.state.native = load, jobs, dict
     return app
 
 
@@ -51,6 +54,14 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 async def measurements(request: Request) -> Response:
     """`GET /metrics`."""
     return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def description(request: Request) -> Response:
+    """`GET /openapi.json`, and `/docs.json` for BentoML's page at `/`: every route, BentoML's included."""
+    # It describes this module's handlers, too.
+    from service.openapi.document import document
+
+    return JSONResponse(document(request.app.routes, request.app.state.native()))
 
 
 async def on_error(request: Request, error: Exception) -> Response:

@@ -184,6 +184,8 @@ MIDDLEWARE: list[tuple[Any, dict[str, Any]]] = [
     (BodyLimitMiddleware, {"limit": settings.max_body_bytes}),
     (ShortcutMiddleware, {"target": app}),
 ]
+# BentoML's page at / shows all routes, and not only those that it knows of.
+app.state.native = lambda: ModelPress.openapi_spec.asdict()  # type: ignore[attr-defined]
 for middleware, arguments in MIDDLEWARE:
     ModelPress.add_asgi_middleware(middleware, **arguments)  # type: ignore[attr-defined]
 # `bentoml build` puts these models into the Bento.

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-OURS = ("/v1/", "/v2", "/predict/", "/metrics", "/admin/", "/jobs")
+OURS = ("/v1/", "/v2", "/predict/", "/metrics", "/admin/", "/jobs", "/docs.json", "/openapi.json")
 
 
 class ShortcutMiddleware:

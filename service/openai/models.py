@@ -8,13 +8,13 @@ from starlette.responses import JSONResponse
 from runtime.manifest import Manifest
 
 
-async def models(request: Request) -> JSONResponse:
+async def list_models(request: Request) -> JSONResponse:
     """`GET /v1/models`."""
     listed = [_model(manifest) for manifest in request.app.state.catalog.manifests]
     return JSONResponse({"object": "list", "data": listed})
 
 
-async def model(request: Request) -> JSONResponse:
+async def find_model(request: Request) -> JSONResponse:
     """`GET /v1/models/{model}`."""
     found = request.app.state.catalog.find(request.path_params["model"])
     request.state.model = found.manifest.tag

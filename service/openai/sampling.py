@@ -76,7 +76,6 @@ class SamplingBody(Body):
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     response_format: ResponseFormat = ResponseFormat(type="text")
-    adapter: str | None = Field(default=None, description="A LoRA adapter of the model, by its name.")
     # These do not change the answer of a server that keeps nothing.
     user: str = ""
     metadata: dict[str, str] = Field(default={})
@@ -96,7 +95,6 @@ class SamplingBody(Body):
                 prompt,
                 self._params(max_tokens, logprobs, choice),
                 constraint=self.response_format.constraint(engine),
-                adapter=self.adapter,
             )
             for choice in range(self.n)
         ]
