@@ -60,6 +60,12 @@ def quantize_rows(weight: Floats) -> Blocks:
     return Blocks(values, scales, centre, 8, (weight.shape[0], weight.shape[1]))
 
 
+def stored_bits(shape: tuple[int, ...], bits: int, group_size: int) -> int:
+    """What a weight [out, in] takes: padded values, and a float32 scale and a zero point a group."""
+    groups = shape[0] * -(-shape[1] // group_size)
+    return groups * (group_size * bits + 32 + bits)
+
+
 def is_centred(blocks: Blocks) -> bool:
     """Whether every zero point is the middle one, which the kernels take for granted without any."""
     return bool((blocks.zero_points == 1 << (blocks.bits - 1)).all())

@@ -155,6 +155,32 @@ class Int8WeightOnly(WeightOnly):
     scheme: Literal["int8-weight-only"]
 
 
+class Budget(BaseModel):
+    """How large the weights may be together: stored `bits` a weight, scales included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bits: float = Field(gt=0, le=16)
+
+
+class Mixed(_Quantize):
+    """Weight-only, each weight in 4, 8 or 16 bits: the assignment that does the least damage within a budget.
+
+    What each weight costs in each format is measured on `samples` real inputs (windows of tokens, for a
+    decoder), embeddings and the output head included. `accuracy_level` is that of `int4`.
+    """
+
+    scheme: Literal["mixed"]
+    budget: Budget
+    group_size: Literal[16, 32, 64, 128] = 64
+    samples: int = Field(default=8, ge=1)
+    accuracy_level: Literal[0, 4] = 4
+
+    @property
+    def variant(self) -> str:
+        return f"{self.scheme}-{self.budget.bits:g}"
+
+
 class Bnb4(_Quantize):
     """bitsandbytes' 4-bit storage, bit for bit: what a QLoRA was trained over is what is served.
 
@@ -177,5 +203,5 @@ class Fp16(_Quantize):
     scheme: Literal["fp16"]
 
 
-Scheme = Int8Dynamic | Int8Static | Int4 | Int8WeightOnly | Bnb4 | Fp16
+Scheme = Int8Dynamic | Int8Static | Int4 | Int8WeightOnly | Mixed | Bnb4 | Fp16
 QuantizeConfig = Annotated[Scheme, Field(discriminator="scheme")]

@@ -4,6 +4,8 @@ onnxruntime folds the casts when it loads the graph, so it runs at the speed of 
 rounded weights give. It does not touch activations.
 """
 
+from collections.abc import Container
+
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
@@ -11,11 +13,18 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 MIN_ELEMENTS = 1024
 
 
-def store_half(model: ModelProto) -> dict[str, float]:
-    """Rewrite `model` in place. Returns figures: weights stored in half, and values clipped."""
+def store_half(model: ModelProto, only: Container[str] | None = None) -> dict[str, float]:
+    """Rewrite `model` in place: all its large weights, or `only` those of these names.
+
+    Returns figures: weights stored in half, and values clipped.
+    """
     limit = float(np.finfo(np.float16).max)
     count = clipped = 0
-    large = [t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT]
+    large = [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and (only is None or tensor.name in only)
+    ]
     for tensor in [t for t in large if int(np.prod(t.dims)) >= MIN_ELEMENTS]:
         values = numpy_helper.to_array(tensor)
         count += values.size

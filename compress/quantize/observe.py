@@ -7,6 +7,7 @@ pass instead of one a layer), and padding counts as input.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,7 +55,7 @@ def observe(
     try:
         session = open_session(scratch)
         for feeds in graph_feeds(graph, batches):
-            outputs = _run(session, computed, feeds) if computed else []
+            outputs = run_graph(session, computed, feeds) if computed else []
             seen = {**feeds, **dict(zip(computed, outputs, strict=True))}
             for name in wanted:
                 _check_finite(seen[name])
@@ -74,9 +75,10 @@ def graph_feeds(graph: Graph, batches: Iterable[Feeds]) -> Iterator[Feeds]:
             yield _decoder_feeds(graph, window)
 
 
-def _run(session: object, names: Sequence[str], feeds: Feeds) -> list[Array]:
+def run_graph(session: Any, names: Sequence[str], feeds: Feeds) -> list[Array]:
+    """The outputs by these names. Raises StepError for inputs that the graph refuses."""
     try:
-        outputs: list[Array] = session.run(list(names), feeds)  # type: ignore[attr-defined]
+        outputs: list[Array] = session.run(list(names), feeds)
     except Exception as error:  # onnxruntime raises a class of its own for each of its status codes
         reason = str(error).splitlines()[0][:200]
         raise StepError(f"quantize: the graph refuses the calibration inputs ({reason})") from None

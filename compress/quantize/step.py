@@ -2,7 +2,7 @@
 
 steps:
   - method: quantize
-    scheme: int8-static            # int8-dynamic | int8-static | int4 | int8-weight-only | nf4 | fp4 | fp16
+    scheme: int8-static            # one of the classes in `config`
     calibration: {samples: 256, observer: entropy}
 """
 
@@ -17,6 +17,7 @@ from compress.quantize.config import (
     Fp16,
     Int8Dynamic,
     Int8Static,
+    Mixed,
     QuantizeConfig,
     Scheme,
     SmoothConfig,
@@ -80,7 +81,10 @@ def _smooth(config: SmoothConfig, graph: GraphArtifact, path: Path, calibration:
 
 
 def _rewrite(
-    config: WeightOnly | Bnb4 | Fp16, graph: GraphArtifact, target: GraphArtifact, calibration: Calibration
+    config: WeightOnly | Mixed | Bnb4 | Fp16,
+    graph: GraphArtifact,
+    target: GraphArtifact,
+    calibration: Calibration,
 ) -> Figures:
     import onnx
 
@@ -89,6 +93,11 @@ def _rewrite(
     model = onnx.load(graph.path)
     if isinstance(config, WeightOnly):
         figures = _weight_only(config, model, graph, target.folder, calibration)
+    elif isinstance(config, Mixed):
+        from compress.quantize.mixed import mix_precisions
+
+        batches = calibration.draw(config.samples)
+        figures = mix_precisions(model, config, graph.graph, batches, target.folder)
     else:
         figures = _stored(config, model)
     save_model(model, target.path)
