@@ -195,12 +195,12 @@ class Bnb4(_Quantize):
 
 
 class Fp16(_Quantize):
-    """Weights stored in half precision, computed in float32.
+    """Weights stored in half precision, computed in float32: fp16, or bf16, whose range is float32's.
 
     CPUs have no half-precision matrix kernels in onnxruntime: this halves the file at the speed of float32.
     """
 
-    scheme: Literal["fp16"]
+    scheme: Literal["fp16", "bf16"]
 
 
 Scheme = Int8Dynamic | Int8Static | Int4 | Int8WeightOnly | Mixed | Bnb4 | Fp16

@@ -6,19 +6,22 @@ rounded weights give. It does not touch activations.
 
 from collections.abc import Container
 
+import ml_dtypes
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 # Smaller tensors (norms, biases) are not worth a node each.
 MIN_ELEMENTS = 1024
+HALVES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 
 
-def store_half(model: ModelProto, only: Container[str] | None = None) -> dict[str, float]:
-    """Rewrite `model` in place: all its large weights, or `only` those of these names.
+def store_half(model: ModelProto, only: Container[str] | None = None, kind: str = "fp16") -> dict[str, float]:
+    """Rewrite `model` in place: all its large weights, or `only` those of these names, as fp16 or bf16.
 
     Returns figures: weights stored in half, and values clipped.
     """
-    limit = float(np.finfo(np.float16).max)
+    half_type = np.dtype(HALVES[kind])
+    limit = float(ml_dtypes.finfo(half_type).max)  # type: ignore[no-untyped-call]
     count = clipped = 0
     large = [
         tensor
@@ -29,7 +32,7 @@ def store_half(model: ModelProto, only: Container[str] | None = None) -> dict[st
         values = numpy_helper.to_array(tensor)
         count += values.size
         clipped += int((np.abs(values) > limit).sum())
-        half = np.clip(values, -limit, limit).astype(np.float16)
+        half = np.clip(values, -limit, limit).astype(half_type)
         stored = f"{tensor.name}.half"
         model.graph.initializer.append(numpy_helper.from_array(half, stored))
         cast = helper.make_node("Cast", [stored], [tensor.name], to=TensorProto.FLOAT)

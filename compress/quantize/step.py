@@ -128,7 +128,7 @@ def _stored(config: Bnb4 | Fp16, model: Any) -> Figures:
         return dict(store_bnb4(model, config))
     from compress.quantize.fp16 import store_half
 
-    return dict(store_half(model))
+    return dict(store_half(model, kind=config.scheme))
 
 
 register(GraphMethod("quantize", QuantizeConfig, run, check))

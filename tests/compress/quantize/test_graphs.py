@@ -84,6 +84,7 @@ def distance(got: np.ndarray, wanted: np.ndarray) -> float:
     ("settings", "allowed", "smaller"),
     [
         ({"scheme": "fp16"}, 1e-3, 1.9),
+        ({"scheme": "bf16"}, 1e-2, 1.9),
         ({"scheme": "int8-dynamic"}, 0.05, 3.5),
         ({"scheme": "int8-static", "calibration": {"samples": 64}}, 0.05, 3.5),
         ({"scheme": "int8-static", "calibration": {"samples": 64, "observer": "entropy"}}, 0.3, 3.5),
