@@ -1,21 +1,22 @@
-"""The load tests of a deployment, as the tables of docs/loadtests.md: what each model reaches, and which is better.
+"""The load tests of a deployment, as tables: the rate that each model reaches, and which one is better.
 
     modelpress serve lenet5-fp32 lenet5-int8-static gpt-mini-fp32 gpt-mini-int4 --port 3000 &
     python benchmarks/loadtests_report.py --url http://127.0.0.1:3000 --out out/loadtests \
         digits=lenet5-fp32,lenet5-int8-static complete=gpt-mini-fp32,gpt-mini-int4
 
-Every argument is a scenario and the models to ask; the first of them is the one that the others are compared with.
-For each model: the highest rate within the scenario's objectives, found by `search`. For each after the first: ten
-interleaved pairs at half the first one's rate, by `compare`. All documents and pages stay in `--out`.
+Every argument is a scenario and the models to ask; the first of them is what the others are compared with.
+For each model: the highest rate within the scenario's objectives, found by `search`. For each after the
+first: ten interleaved pairs at half the first one's rate, by `compare`. All documents stay in `--out`.
 
-Whether another load generator agrees, on the same deployment at the same concurrency; guidellm wants an environment
-of its own, and a tokenizer, which the bundle has:
+Whether another load generator agrees, on the same deployment at the same concurrency; guidellm wants an
+environment of its own, and a tokenizer, which the bundle has:
 
     python -m venv /tmp/guidellm && /tmp/guidellm/bin/pip install guidellm
     /tmp/guidellm/bin/guidellm benchmark --target http://127.0.0.1:3000 --model gpt-mini-int4 \
-        --processor FOLDER_OF_THE_BUNDLE --request-type text_completions --rate-type concurrent --rate 4 \
-        --data "prompt_tokens=32,output_tokens=48" --max-seconds 60
-    modelpress loadtest sweep complete --url http://127.0.0.1:3000 --model gpt-mini-int4 --users 4 --duration 60
+        --processor FOLDER_OF_THE_BUNDLE --request-type text_completions \
+        --rate-type concurrent --rate 4 --data "prompt_tokens=32,output_tokens=48" --max-seconds 60
+    modelpress loadtest sweep complete --url http://127.0.0.1:3000 --model gpt-mini-int4 \
+        --users 4 --duration 60
 """
 
 import argparse
@@ -66,10 +67,8 @@ def row(scenario: str, model: str, found: Series) -> str:
 
 def verdict(models: tuple[str, str], found: Comparison) -> str:
     """One line of the second table."""
-    ratios = ", ".join(
-        f"{one.measure} {one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in found.ratios
-    )
-    return f"| {models[1]} against {models[0]} | {found.verdict} | {ratios} |"
+    intervals = [f"{one.measure} {one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in found.ratios]
+    return f"| {models[1]} against {models[0]} | {found.verdict} | {', '.join(intervals)} |"
 
 
 def main() -> None:
@@ -92,9 +91,7 @@ def main() -> None:
             half = (found.highest_pass or found.points[0].load) / 2
             compared = compare(scenario, (first, other), half, arguments.url, arguments.out)
             verdicts.append(verdict((first, other), compared))
-    print(
-        "| scenario | model | highest rate/s | lowest that fails | p50 ms | p99 ms |\n|---|---|---|---|---|---|"
-    )
+    print("| scenario | model | highest rate/s | lowest that fails | p50 ms | p99 ms |\n|" + "---|" * 6)
     print("\n".join(rates))
     print("\n| | verdict | ratios |\n|---|---|---|")
     print("\n".join(verdicts))

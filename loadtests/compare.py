@@ -96,14 +96,16 @@ def compare(
     if pairs < FEWEST_PAIRS:
         raise InvalidOption(f"--pairs {pairs}: fewer than {FEWEST_PAIRS} can all fall on one side by chance")
     runs: tuple[list[Result], list[Result]] = ([], [])
+    interrupted = False
     for pair in range(pairs):
-        for side in ((0, 1), (1, 0))[pair % 2]:
-            target = targets[side]
-            runs[side].append(
-                measure(changed(target.scenario, {"seed": target.scenario.seed + pair}), target.url)
-            )
-            if runs[side][-1].course.interrupted_ms is not None:
-                raise InvalidOption("interrupted before all pairs were measured: nothing can be told")
+        results = _measure_pair(targets, pair, measure)
+        interrupted = any(result.course.interrupted_ms is not None for result in results)
+        if interrupted:
+            break
+        for side, result in zip(runs, results, strict=True):
+            side.append(result)
+    if len(runs[0]) < 2:
+        raise InvalidOption("interrupted before two pairs were measured: nothing can be told")
     first, second = ([result.summary for result in side] for side in runs)
     ratios = judge(first, second)
     latest = runs[0][-1]
@@ -112,11 +114,26 @@ def compare(
         ratios=ratios,
         first=Side(name=targets[0].name, url=targets[0].url, runs=first),
         second=Side(name=targets[1].name, url=targets[1].url, runs=second),
-        invalid=sorted({reason for side in runs for result in side for reason in result.invalid}),
+        invalid=[
+            *([f"interrupted after {len(first)} of {pairs} pairs"] if interrupted else []),
+            *sorted({reason for side in runs for result in side for reason in result.invalid}),
+        ],
         scenario=latest.scenario,
         machine=latest.machine,
         versions=latest.versions,
     )
+
+
+def _measure_pair(
+    targets: tuple[Target, Target], pair: int, measure: Callable[[Scenario, str], Result]
+) -> tuple[Result, Result]:
+    """One run on each side with the same draw, the second side first in every other pair."""
+    first, second = targets if pair % 2 == 0 else targets[::-1]
+    results = [
+        measure(changed(target.scenario, {"seed": target.scenario.seed + pair}), target.url)
+        for target in (first, second)
+    ]
+    return (results[0], results[1]) if pair % 2 == 0 else (results[1], results[0])
 
 
 def judge(first: Sequence[Summary], second: Sequence[Summary]) -> list[Ratio]:

@@ -66,7 +66,7 @@ def search(
         latest[:] = [result]
         return found.verdict == "met"
 
-    highest, lowest, note = bisect(passes, start, precision, floor, lambda: points[-1].outcome == "invalid")
+    highest, lowest, note = bisect(passes, start, precision, floor, lambda: why_stop(points[-1]))
     ordered = sorted(points, key=lambda found: found.load)
     last = latest[0]
     return Series(
@@ -86,7 +86,7 @@ def search(
 
 
 def bisect(
-    passes: Callable[[float], bool], start: float, precision: float, floor: float, invalid: Callable[[], bool]
+    passes: Callable[[float], bool], start: float, precision: float, floor: float, stop: Callable[[], str]
 ) -> tuple[float | None, float | None, str]:
     """The highest rate that passes, the lowest that fails, and why it ended early if it did."""
     highest: float | None = None
@@ -94,11 +94,11 @@ def bisect(
     rate = start
     for _ in range(MAX_RATES):
         passed = passes(rate)
-        if invalid():
+        if reason := stop():
             return (
                 highest,
                 lowest,
-                f"the run at {rate:g}/s was invalid: the limit of the generator, not the server",
+                f"ended at {rate:.4g}/s, which says nothing about the server: {reason}",
             )
         if passed:
             highest = rate
@@ -110,6 +110,11 @@ def bisect(
         if rate < floor:
             return None, lowest, f"no rate down to {lowest:.3g}/s meets the objectives"
     return highest, lowest, f"ended after {MAX_RATES} rates"
+
+
+def why_stop(latest: Point) -> str:
+    """Why no further rate can be judged: the generator's limit, or an interruption. Empty to go on."""
+    return latest.invalid[0] if latest.outcome == "invalid" else ""
 
 
 def next_rate(highest: float | None, lowest: float | None) -> float:

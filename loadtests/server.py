@@ -6,6 +6,7 @@ they are compared. Everything else that changed is listed as it is.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -38,6 +39,9 @@ ASIDE = ("metrics", "livez", "readyz", "healthz", "health", "499")
 
 # Gauges with the most movement; a page of a hundred constant lines tells nothing.
 MOST_GAUGES = 12
+
+# CPU time comes in ticks of 10 ms; over less than this it is mostly rounding.
+SHORTEST_S = 0.5
 
 Values = dict[str, float]
 
@@ -97,7 +101,8 @@ def describe(observed: Observed, start: float, samples: Samples, unfinished: int
         memory_bytes=max((usage.memory_bytes for usage in observed.usage), default=None),
         cpu=[
             Moment(round((after.at - start) * 1e3, 1), _cores(before, after))
-            for before, after in zip(observed.usage, observed.usage[1:], strict=False)
+            for before, after in pairwise(observed.usage)
+            if after.at - before.at > SHORTEST_S
         ],
     )
 

@@ -4,7 +4,7 @@ A percentile marked `*` had too few samples for an upper bound at 99 % confidenc
 was measured; it is no claim about the server.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -192,14 +192,12 @@ def one_line(result: Result) -> str:
 
 def render_series(series: Series) -> RenderableType:
     """A row for each load, the knee marked."""
-    percentiles = ("p50", "p90", "p99")
-    grid = Table(
-        series.unit, "sent/s", "answered/s", "tokens/s", *percentiles, "failed", "", box=box.SIMPLE_HEAD
-    )
+    headings = point_headings(series)
+    grid = Table(*headings, "", box=box.SIMPLE_HEAD)
     for column in grid.columns[:-1]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for place, found in enumerate(series.points):
-        grid.add_row(*point_cells(found, percentiles), "knee" if place == series.knee else "")
+        grid.add_row(*point_cells(found, headings), "knee" if place == series.knee else "")
     lines: list[RenderableType] = [Text(f"{series.kind}  {series.url}", "bold"), grid]
     if series.kind == "search":
         lines.append(Text(found_rates(series)))
@@ -232,12 +230,25 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     )
 
 
-def point_cells(found: Point, percentiles: tuple[str, ...]) -> Iterator[str]:
+def point_headings(series: Series) -> list[str]:
+    """The columns that there is something to put into."""
+    load = "rate/s" if series.unit == "requests/s" else "users"
+    tokens = ["tokens/s"] if any(found.summary.tokens_per_s for found in series.points) else []
+    verdict = ["verdict", "runs"] if series.kind == "search" else []
+    return [load, "sent/s", "answered/s", *tokens, "p50 ms", "p90 ms", "p99 ms", "failed", *verdict]
+
+
+def point_cells(found: Point, headings: Sequence[str]) -> list[str]:
+    """One load's figures under these headings."""
     summary = found.summary
-    yield f"{found.load:.4g}"
-    yield f"{found.offered_rps:.1f}"
-    yield f"{summary.throughput_rps:.1f}"
-    yield "" if summary.tokens_per_s is None else f"{summary.tokens_per_s:.0f}"
-    for name in percentiles:
-        yield _figure(summary.latency_ms.percentiles[name].value) if summary.latency_ms else ""
-    yield f"{summary.failed}" + (f" {found.verdict}" if found.verdict else "")
+    percentiles = summary.latency_ms.percentiles if summary.latency_ms else {}
+    cells = {
+        "sent/s": f"{found.offered_rps:.1f}",
+        "answered/s": f"{summary.throughput_rps:.1f}",
+        "tokens/s": "" if summary.tokens_per_s is None else f"{summary.tokens_per_s:.0f}",
+        "failed": f"{summary.failed}",
+        "verdict": found.verdict or "",
+        "runs": f"{found.runs}",
+    }
+    cells |= {f"{name} ms": _figure(percentile.value) for name, percentile in percentiles.items()}
+    return [f"{found.load:.4g}", *(cells.get(heading, "") for heading in headings[1:])]

@@ -206,16 +206,6 @@ def _series_tiles(series: Series) -> list[Tile]:
 
 
 def _points(series: Series) -> Table:
-    headings = (
-        series.unit,
-        "sent/s",
-        "answered/s",
-        "tokens/s",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "failed",
-        "runs",
-    )
-    rows = [(*terminal.point_cells(found, ("p50", "p90", "p99")), f"{found.runs}") for found in series.points]
+    headings = terminal.point_headings(series)
+    rows = [terminal.point_cells(found, headings) for found in series.points]
     return Table("Every load", headings, rows)

@@ -145,7 +145,7 @@ def heat_map(good: Samples, result: Result) -> Figure:
         )
         for x, y in zip(*np.nonzero(counts), strict=True)
     ]
-    caption = f"{len(gaps):,} gaps between tokens; the darker, the more of that length at that time."
+    caption = f"{len(gaps):,} gaps between tokens; the stronger the colour, the more of that length."
     return Figure("Gaps between tokens", svg.drawing("Heat map of gaps", *frame.draw(), *cells), caption)
 
 

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
-from loadtests.compare import interval, judge, overall, ratio, verdict
+from loadtests.compare import Target, compare, interval, judge, overall, ratio, verdict
+from loadtests.errors import InvalidOption
+from loadtests.result import build
 from loadtests.sample import Sample
 from loadtests.summary import Window, summarise
-from tests.loadtests.recorded import columns
+from tests.loadtests.recorded import columns, recorded
 
 PAIRS, REQUESTS = 10, 300
 
@@ -65,3 +67,35 @@ def test_what_never_differs_is_the_same():
 )
 def test_a_verdict_needs_an_interval_on_one_side_of_one(low, high, higher_is_better, expected):
     assert verdict(low, high, higher_is_better) == expected
+
+
+def served(scenario, interrupt_at=99):
+    """Measures from formulas, and notes in which order the sides were asked."""
+    asked = []
+
+    def measure(chosen, url):
+        asked.append((url, chosen.seed))
+        took = 0.1 if url == "a" else 0.2
+        samples = [Sample(0, row / 10, sent=row / 10, ended=row / 10 + took) for row in range(20)]
+        interrupted = 1.0 if len(asked) > interrupt_at else None
+        return build(chosen, url, recorded(samples, interrupted_at=interrupted))
+
+    targets = (Target("a", "a", scenario), Target("b", "b", scenario))
+    return asked, lambda: compare(targets, 6, measure)
+
+
+def test_pairs_share_a_draw_and_the_side_that_goes_first_alternates(scenario):
+    asked, run = served(scenario(duration=2))
+    found = run()
+    assert asked[:4] == [("a", 0), ("b", 0), ("b", 1), ("a", 1)]
+    assert found.verdict == "worse"
+    assert found.ratios[0].ratio == pytest.approx(2)
+
+
+def test_an_interruption_keeps_the_pairs_that_are_whole(scenario):
+    _, run = served(scenario(duration=2), interrupt_at=7)
+    found = run()
+    assert len(found.first.runs) == len(found.second.runs) == 3
+    assert found.invalid == ["interrupted after 3 of 6 pairs"]
+    with pytest.raises(InvalidOption, match="interrupted before two pairs"):
+        served(scenario(duration=2), interrupt_at=2)[1]()
