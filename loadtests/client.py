@@ -9,6 +9,7 @@ what most of a request's cost would be.
 import asyncio
 import errno
 import os
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -266,6 +267,8 @@ def kind_of(error: Exception, status: int) -> str:
 def detail_of(error: Exception) -> str:
     """What to show of a failure, on one line: the operating system's words where there are any."""
     match error:
+        case ConnectFailed(__cause__=ssl.SSLError() as cause):
+            error = cause
         case ConnectFailed(__cause__=OSError(errno=int(code))) if code > 0:
             return os.strerror(code)
         case ConnectFailed(__cause__=OSError() as cause):

@@ -184,11 +184,15 @@ class Pool:
     async def connect(self, slow: bool = False) -> Connection:
         """A new connection, to the first of the server's addresses that takes one. Raises ConnectFailed."""
         failure: OSError | None = None
-        for address in self._addresses:
+        for address in list(self._addresses):
             try:
-                return await self._connect(address, slow)
+                connection = await self._connect(address, slow)
             except OSError as error:
                 failure = error
+                continue
+            # The next one begins with what has worked: `localhost` has an address that nobody listens on.
+            self._addresses.sort(key=lambda other: other != address)
+            return connection
         raise ConnectFailed("no address") from failure
 
     def put(self, connection: Connection) -> None:
