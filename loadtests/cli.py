@@ -42,7 +42,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help=__doc__.splitlines()[2],
+    help="Measure a deployment over HTTP. `loadtest SCENARIO` is short for `loadtest run SCENARIO`.",
 )
 
 ScenarioName = Annotated[Path, typer.Argument(help="A scenario file, or the name of a shipped one.")]
