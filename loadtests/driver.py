@@ -94,6 +94,8 @@ class Driver:
 
     def _ask_next(self, user: User, ready: float) -> None:
         """Let the user send its next requests, `at_once` of them, unless the run is over."""
+        if self._next_head >= len(self._plan.heads) and self._plan.endless:
+            self._next_head = 0
         heads = self._plan.heads[self._next_head : self._next_head + self._plan.at_once]
         if not heads or ready > self._recording.start + self._plan.span:
             return
@@ -147,8 +149,9 @@ class Driver:
 
     def _answered(self, user: User, sample: Sample) -> None:
         user.waiting -= 1
-        if user.waiting == 0 and self._next_head < len(self._plan.heads):
-            pause = float(self._plan.pause[self._plan.heads[self._next_head]])
+        if user.waiting == 0:
+            heads = self._plan.heads
+            pause = float(self._plan.pause[heads[self._next_head % len(heads)]])
             pause = pause if sample.error is None else max(pause, ERROR_PAUSE_S)
             self._ask_next(user, sample.ended + pause)
 

@@ -25,8 +25,8 @@ from loadtests.trace import Line
 # A run of this many is beyond what a session of one generator should be; with its samples it takes 0.5 GB.
 MAX_REQUESTS = 5_000_000
 
-# What the users of a closed loop cannot exceed, per second: no generator of ours sends as fast.
-MAX_CLOSED_RATE = 20_000
+# How many requests a closed loop without a number of them draws. After the last, the first comes again.
+CLOSED_REQUESTS = 100_000
 
 # For lengths that a trace leaves out.
 DEFAULT_WORDS, DEFAULT_TOKENS = 100, 64
@@ -56,7 +56,8 @@ class Plan:
 
     `offset` is when a request goes out in seconds after the start; NaN for a later turn and in a closed loop.
     `pause` is how long a later turn, or the user of a closed loop, waits before it. `heads` are the requests
-    that follow none, in the order of their going out. `users` is None in an open loop.
+    that follow none, in the order of their going out; `endless` ones begin again after the last. `users` is
+    None in an open loop.
     """
 
     ready: list[Ready]
@@ -70,6 +71,7 @@ class Plan:
     span: float
     users: int | None
     at_once: int
+    endless: bool = False
 
     def __len__(self) -> int:
         return len(self.pick)
@@ -131,15 +133,15 @@ def draw(scenario: Scenario, client: Client, shard: Shard = WHOLE) -> Plan:
         span=scenario.span,
         users=_users(scenario, shard),
         at_once=schedule.at_once(scenario.arrivals),
+        endless=schedule.limit(scenario.arrivals) is None,
     )
 
 
 def _offsets(scenario: Scenario, generator: np.random.Generator) -> NDArray[np.float64]:
-    """When the heads go out; NaN, as many as there could be, in a closed loop."""
+    """When the heads go out; NaN in a closed loop, for as many as it draws."""
     chosen, span = scenario.arrivals, scenario.span
     if isinstance(chosen, schedule.Closed):
-        possible = schedule.limit(chosen) or int(span * MAX_CLOSED_RATE) + 1
-        return np.full(min(possible, MAX_REQUESTS), np.nan)
+        return np.full(min(schedule.limit(chosen) or CLOSED_REQUESTS, MAX_REQUESTS), np.nan)
     expected = sum(stage.expected for stage in schedule.stages(chosen, span))
     if expected > MAX_REQUESTS:
         raise InvalidScenario(f"{expected:,.0f} requests are more than {MAX_REQUESTS:,}: shorten the run")

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from aiohttp import web
 
+from loadtests import plan
 from loadtests.result import build
 from loadtests.sample import Manner
 
@@ -63,11 +64,11 @@ def test_a_dead_server_is_not_asked_as_fast_as_it_fails(serve, scenario, record)
 
 def test_a_query_of_multi_stream_is_eight_requests_at_once(serve, scenario, record):
     arrivals = {"kind": "multi-stream"}
-    plan = scenario(arrivals=arrivals, duration=0.2, objectives={"query_p99_ms": 5000})
-    recording = record(plan, serve(answer).url)
+    chosen = scenario(arrivals=arrivals, duration=0.2, objectives={"query_p99_ms": 5000})
+    recording = record(chosen, serve(answer).url)
     planned = [sample.planned for sample in recording.table.whole]
     assert all(planned.count(moment) == 8 for moment in planned)
-    result = build(plan, "http://127.0.0.1:1", recording)
+    result = build(chosen, "http://127.0.0.1:1", recording)
     assert result.summary.query_ms.samples == len(set(planned))
     assert result.objectives[1].met
 
@@ -108,8 +109,8 @@ def test_a_conversation_whose_turn_fails_is_not_continued(serve, scenario, recor
     async def fail(request):
         return web.Response(status=500)
 
-    plan = scenario(arrivals={"kind": "constant", "rate": 20}, mix=[CHAT | {"turns": 3}])
-    recording = record(plan, serve(fail).url)
+    chosen = scenario(arrivals={"kind": "constant", "rate": 20}, mix=[CHAT | {"turns": 3}])
+    recording = record(chosen, serve(fail).url)
     assert (recording.sent, recording.skipped) == (5, 10)
 
 
@@ -157,8 +158,8 @@ def test_the_latencies_of_a_server_with_one_worker_are_those_of_its_queue(serve,
         await asyncio.sleep(free - loop.time())
         return web.Response()
 
-    plan = scenario(arrivals={"kind": "poisson", "rate": 30}, duration=4, seed=5)
-    samples = sorted(record(plan, serve(one_at_a_time).url).table.whole, key=lambda sample: sample.planned)
+    chosen = scenario(arrivals={"kind": "poisson", "rate": 30}, duration=4, seed=5)
+    samples = sorted(record(chosen, serve(one_at_a_time).url).table.whole, key=lambda sample: sample.planned)
     expected, ends = [], 0.0
     for sample in samples:
         ends = max(ends, sample.planned) + service
@@ -174,5 +175,12 @@ def test_bodies_of_later_turns_are_valid_json_whatever_was_said(serve, scenario,
         json.loads(await request.text())
         return web.json_response({"choices": [{"message": {"content": 'a "quote", \\ and \u2028 a line'}}]})
 
-    plan = scenario(arrivals=closed(requests=2), duration=None, mix=[CHAT | {"turns": 2}])
-    assert {sample.error for sample in record(plan, serve(say).url).table.whole} == {None}
+    chosen = scenario(arrivals=closed(requests=2), duration=None, mix=[CHAT | {"turns": 2}])
+    assert {sample.error for sample in record(chosen, serve(say).url).table.whole} == {None}
+
+
+def test_users_begin_again_with_the_first_request_after_the_last(serve, scenario, record, monkeypatch):
+    monkeypatch.setattr(plan, "CLOSED_REQUESTS", 4)
+    recording = record(scenario(arrivals=closed(users=2), duration=0.3), serve(answer).url)
+    assert recording.sent > 8
+    assert {sample.row for sample in recording.table.whole} == {0, 1, 2, 3}
