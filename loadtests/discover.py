@@ -5,7 +5,7 @@ not answer as any of them is measured as plain HTTP. Every guess is tried with o
 that is answered well is taken. Nothing is guessed about a server that refuses or cannot be reached.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -50,12 +50,12 @@ async def discover(client: Client, model: str | None) -> dialects.Request:
     raise ProbeFailed(f"{client.address} answers nothing that we know to ask for{known}")
 
 
-async def _guesses(client: Client, names: list[str]) -> Any:
+async def _guesses(client: Client, names: list[str]) -> AsyncIterator[dict[str, Any]]:
     """Entries to try, those that tell most first."""
     for name in names:
         text = {"model": name, "prompts": [PROMPT]}
-        async for keys in _tensors(client, name):
-            yield keys
+        if inputs := await _described(client, name):
+            yield {"dialect": "oip-infer", "model": name, "inputs": inputs}
         yield {"dialect": "openai-completions", **text, "max_tokens": MAX_TOKENS}
         yield {"dialect": "openai-chat", **text, "max_tokens": MAX_TOKENS}
         yield {"dialect": "openai-embeddings", **text}
@@ -72,12 +72,10 @@ async def _models(client: Client) -> list[str]:
     return []
 
 
-async def _tensors(client: Client, name: str) -> Any:
-    """An entry with the inputs that the model's metadata ask for."""
+async def _described(client: Client, name: str) -> list[dict[str, Any]]:
+    """Inputs as the model's metadata ask for them; none where it has no metadata."""
     document = await _get(client, f"/v2/models/{quote(name)}")
-    inputs = list(_inputs(document.get("inputs", [])))
-    if inputs:
-        yield {"dialect": "oip-infer", "model": name, "inputs": inputs}
+    return list(_inputs(document.get("inputs", [])))
 
 
 def _inputs(described: list[Any]) -> Iterator[dict[str, Any]]:
