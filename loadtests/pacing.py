@@ -33,7 +33,7 @@ class Pacer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Call nothing further."""
+        """Call nothing further, not even what has been handed over already."""
         self._stopped.set()
         self._thread.join()
 
@@ -48,5 +48,6 @@ class Pacer:
         self._loop.call_soon_threadsafe(self.finished.set)
 
     def _call(self, first: int, beyond: int) -> None:
-        for index in range(first, beyond):
-            self._send(index)
+        if not self._stopped.is_set():
+            for index in range(first, beyond):
+                self._send(index)

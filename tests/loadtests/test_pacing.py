@@ -43,3 +43,15 @@ def test_nothing_is_called_after_stopping():
         assert not pacer.finished.is_set()
 
     asyncio.run(stop_early())
+
+
+def test_what_was_handed_over_before_stopping_is_not_called_either():
+    async def stop_with_calls_pending():
+        calls = []
+        pacer = Pacer(now(), [0.0, 0.01], calls.append)
+        time.sleep(0.1)
+        pacer.stop()
+        await asyncio.sleep(0.02)
+        assert calls == []
+
+    asyncio.run(stop_with_calls_pending())
