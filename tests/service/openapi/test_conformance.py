@@ -71,12 +71,13 @@ OURS = document(create_app(lambda: None).routes)["paths"]
 OPERATIONS = [(path, method) for path in OURS if path not in LEFT_OUT for method in OURS[path]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_the_server_keeps_to_its_document(api, silent, path, method) -> None:
     operation = api[path][method.upper()]
     valid, invalid = (operation.as_strategy(generation_mode=mode) for mode in GenerationMode)
 
-    @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=st.one_of(valid, invalid))
     def check(case: schemathesis.Case) -> None:
         case.call_and_validate(base_url=silent.url, checks=CHECKS, timeout=60)
