@@ -139,8 +139,9 @@ class _Pace:
         """A median step over the mean tokens of one: a draft that reads a new prompt is an outlier."""
         if not self._steps:
             return 0.0
-        seconds, tokens = zip(*self._steps, strict=True)
-        return float(statistics.median(seconds)) * len(tokens) / sum(tokens)
+        seconds = statistics.median(seconds for seconds, _ in self._steps)
+        tokens = sum(tokens for _, tokens in self._steps)
+        return seconds * len(self._steps) / tokens
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
