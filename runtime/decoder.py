@@ -76,7 +76,8 @@ class Decoder:
         Raises CapacityError for a slot that does not exist, PromptTooLong where the context is full.
         """
         self.adapters[slot : slot + 1] = [adapter]
-        return self._append(slot, tokens, kept=1)[0].copy()
+        logits: Array = self._append(slot, tokens, kept=1)[0].copy()
+        return logits
 
     def verify(self, slot: int, tokens: Array) -> Array:
         """Append `tokens` [length] to a slot's cache; logits [length, vocabulary] after each of them.
