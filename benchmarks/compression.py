@@ -2,7 +2,7 @@
 
     python benchmarks/compression.py                 # every bar: hours on two cores
     python benchmarks/compression.py --only shrink   # one of them
-    python benchmarks/compression.py --quick         # one seed and short trainings: whether it runs, not the bars
+    python benchmarks/compression.py --quick         # one seed, short trainings: whether it runs, no verdict
 
 Every figure comes from a whole recipe through the pipeline, so it is of the graph that ships; stages are
 cached, and an interrupted run goes on. A bar that is missed is shown as missed.
@@ -146,6 +146,7 @@ def _small_encoder(result: Result) -> Row:
 
 TRAINING = {"steps": 600, "batch_size": 64, "learning_rate": 0.003}
 SOFT = {"temperature": 2.0, "alpha": 0.5}
+INT4: Step = {"method": "quantize", "scheme": "int4"}
 LORA: Step = {
     "method": "lora",
     "rank": 8,

@@ -72,7 +72,7 @@ def check_memory(needed: Memory, limit: int, recipe: TrainingRecipe) -> None:
 def available_bytes(device: torch.device) -> int:
     """What this process may still take: of the machine, of its cgroup (v2), and of its own limit."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return int(torch.cuda.mem_get_info(device)[0])
     process = psutil.Process().memory_info()
     limits = [psutil.virtual_memory().available, _cgroup_left()]
     for kind, used in ((resource.RLIMIT_AS, process.vms), (resource.RLIMIT_DATA, process.rss)):

@@ -8,9 +8,9 @@ reading its file.
 Why not onnxruntime's own adapter set: it is one a run, so a mixed batch would be one run an adapter, each
 reading all weights again, which is most of what a decoding step costs. Why not factors gathered by row:
 that copies A and B for each row, where gates are one small product. Why a graph of its own: with all layers
-adapted, the four more nodes a layer slow a small decoder by 7 to 18% even when there is nothing to add
-(docs/log.md), so batches without adapters keep the plain graph. What is traded: while adapters are loaded,
-a second session holds the weights, and a batch with many adapters pays for the sum of their ranks.
+adapted, the four more nodes a layer slow a small decoder by 6 to 24% even when there is nothing to add
+(`benchmarks/adapters.py`), so batches without adapters keep the plain graph. What is traded: while adapters
+are used, a second session holds the weights, and a batch of many adapters pays for the sum of their ranks.
 """
 
 from collections.abc import Mapping, Sequence

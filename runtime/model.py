@@ -21,8 +21,8 @@ from runtime.prefix_cache import PrefixCache
 from runtime.processing import Array, load_tokenizer
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
-from runtime.speculation import DraftModel, Proposer
 from runtime.session import open_session
+from runtime.speculation import DraftModel, Proposer
 from runtime.tensor import TensorModel
 from runtime.text import TextStream
 

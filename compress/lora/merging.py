@@ -16,4 +16,5 @@ def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tenso
 def merged_dora(weight: Tensor, a: Tensor, b: Tensor, scaling: float, magnitude: Tensor) -> Tensor:
     """m (W + s B A) / ||W + s B A||, the norm over each row; `magnitude` m [out], the rest as above."""
     directed = merged_weight(weight, a, b, scaling)
-    return (magnitude.float() / directed.norm(dim=1))[:, None] * directed
+    result: Tensor = (magnitude.float() / directed.norm(dim=1))[:, None] * directed
+    return result
