@@ -20,8 +20,9 @@ EVERYTHING = Suppression(score=0.01, iou=0.5, most=KEPT)
 def match_rows(output: Array, targets: Array) -> Array:
     """Statistics of each image, float64 [batch, KEPT * (2 + thresholds) + classes].
 
-    For each kept box its score, its class (-1: none) and whether it is right at each threshold; then the number
-    of objects of each class. `targets` is [batch, objects, 5]: class (-1: none), left, top, right, bottom.
+    For each kept box its score, its class (-1: none) and whether it is right at each threshold; then the
+    number of objects of each class. `targets` is [batch, objects, 5]: class (-1: none), left, top, right,
+    bottom.
     """
     classes = output.shape[-1] - 4
     found = detect(output, EVERYTHING)

@@ -57,9 +57,10 @@ def evaluate(
     """Score `predict` on every row of `split`, `batch_size` targets at a time.
 
     The first output is judged. "accuracy" takes logits [B, classes]; "token-accuracy" [B, S, classes];
-    "node-accuracy" [B, nodes, classes]; "mean-iou" [B, height, width, classes];
-    "mean-average-precision" and "-50" detections as `models.detection` has them; "perplexity" [B, S, vocabulary]; "spearman" vectors [B, width], or token vectors [B, S, width] together
-    with the TextProcessing that says how to pool them. Raises DataError when the split has no targets.
+    "node-accuracy" [B, nodes, classes]; "mean-iou" [B, height, width, classes]; "mean-average-precision" and
+    "-50" detections as `models.detection` has them; "perplexity" [B, S, vocabulary]; "spearman" vectors
+    [B, width], or token vectors [B, S, width] together with the TextProcessing that says how to pool them.
+    Raises DataError when the split has no targets.
     """
     if split.targets is None:
         raise DataError(f"the data has no labels, and {metric} needs them; give data with labels")
@@ -146,7 +147,7 @@ def _node_hits(logits: Array, targets: Array) -> Array:
 
 
 def _overlaps(logits: Array, targets: Array) -> Array:
-    """Pixels of each class in both, then in either: [B, 2 * classes] (its sums give the IoU of a data set)."""
+    """Pixels of each class in both, then in either: [B, 2 * classes]; their sums give the IoU."""
     guessed, classes = logits.argmax(-1)[..., None], np.arange(logits.shape[-1])
     ours, theirs = guessed == classes, targets[..., None] == classes
     parts = [(ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))]

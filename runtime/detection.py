@@ -1,7 +1,7 @@
 """Boxes: how much two overlap, and which of a detector's many are worth answering.
 
-Boxes are [..., 4], left, top, right, bottom, in any one unit. A detector's output row is such a box and a logit
-a class: float32 [batch, candidates, 4 + classes].
+Boxes are [..., 4], left, top, right, bottom, in any one unit. A detector's output row is such a box and a
+logit a class: float32 [batch, candidates, 4 + classes].
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from runtime.processing import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """What was found in one image, likeliest first: boxes [found, 4], scores [found], classes int64 [found]."""
+    """One image, likeliest first: boxes [found, 4], scores [found], classes int64 [found]."""
 
     boxes: Array
     scores: Array

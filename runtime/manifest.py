@@ -53,7 +53,7 @@ class TensorProcessing(Frozen):
 
 
 class Suppression(Frozen):
-    """Which of a detector's boxes are answered: those likely enough, and of those that overlap, the likeliest.
+    """Which of a detector's boxes are answered: the likely ones, and of those that overlap, the likeliest.
 
     `iou` is the intersection over union from which a less likely box of the same class goes.
     """

@@ -13,7 +13,7 @@ import onnx
 def save_program(program: Any, path: Path, axes: Mapping[str, Sequence[str]] | None = None) -> None:
     """Write an exported program to one file, without the exporter's traces of the source code.
 
-    `axes` names the first symbolic axes of inputs, and wherever the same symbol comes out again, the outputs'.
+    `axes` names the first symbolic axes of inputs, and of outputs wherever the same symbol comes out again.
     """
     model = program.model_proto
     _name_axes(model, axes or {})

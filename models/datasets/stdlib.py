@@ -1,8 +1,8 @@
 """The Python standard library's own source, as a corpus of code that every installation already has.
 
-The files are `models.datasets.library`'s. The tokenizer (byte-level BPE) and the token streams are made once and cached. The trade-off: the text is that of the
-running interpreter, so figures move a little between Python versions, and the fingerprint says which text it
-was.
+The files are those of `models.datasets.library`. The tokenizer (byte-level BPE) and the token streams are
+made once and cached. The trade-off: the text is that of the running interpreter, so figures move a little
+between Python versions, and the fingerprint says which text it was.
 """
 
 import io
@@ -33,7 +33,9 @@ PROCESSING = GenerationProcessing(bos_id=END_ID, eos_ids=(END_ID,))
 def fingerprint() -> str:
     """sha256 over the text itself, and the code and library that tokenize it."""
     contents = [path.read_bytes() for split in ("train", "validation") for path in _paths()[split]]
-    return digest(*contents, code_digest([__name__]), repr(versions(["tokenizers"])))
+    return digest(
+        *contents, code_digest([__name__, "models.datasets.library"]), repr(versions(["tokenizers"]))
+    )
 
 
 def open_dataset(view: View) -> Dataset:

@@ -93,7 +93,7 @@ def yolo(classes: int = 10, width: int = 24, default: float = 0.3) -> nn.Module:
 def ssd(
     classes: int = 10, width: int = 24, sizes: Sequence[Sequence[float]] = ((0.22, 0.32), (0.32, 0.42))
 ) -> nn.Module:
-    """Default boxes of several sizes on feature maps of 16 x 16 and 8 x 8 (Liu et al., 2015, arXiv:1512.02325)."""
+    """Default boxes of several sizes on maps of 16 x 16 and 8 x 8 (Liu et al., 2015, arXiv:1512.02325)."""
     fine, coarse = sizes
     stages = [
         conv_norm(1, width, stride=2),

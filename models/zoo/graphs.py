@@ -92,7 +92,7 @@ class GraphAttention(nn.Module):
         source, target = (hidden * self.source).sum(-1), (hidden * self.target).sum(-1)
         own = nn.functional.leaky_relu(source + target, 0.2)
         scores = nn.functional.leaky_relu(source[edges.source] + target[edges.target], 0.2)
-        largest = torch.maximum(scores.amax(), own.amax())
+        largest = torch.maximum(scores.max(), own.max())
         weight, own = (scores - largest).exp() * edges.weight[:, None], (own - largest).exp()
         total = edges.sum(weight) + own
         gathered = edges.sum((hidden[edges.source] * weight[..., None]).flatten(1))

@@ -1,8 +1,9 @@
 """Recurrent text classifiers: an embedding, recurrent layers in both directions, max-pooling, one layer.
 
-input_ids and attention_mask, int64 [batch, sequence], to logits float32 [batch, classes]. Padding is on the
-right and is pooled over by no one; the backward direction does read it first, which it learns to ignore. The
-trade-off: no packed sequences, which ONNX has no word for.
+input_ids and attention_mask, int64 [batch, sequence] padded on the right, to logits float32 [batch, classes].
+The backward layers read each text from its own last token on, so that an answer does not depend on how far
+its neighbours in the batch made it be padded. The trade-off: two layers of one direction in place of torch's
+one of both, since ONNX has no packed sequences.
 """
 
 import torch
@@ -30,15 +31,25 @@ class RecurrentClassifier(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.dropout = nn.Dropout(dropout)
-        self.recurrent = CELLS[cell](embedding, hidden, layers, batch_first=True, bidirectional=True)
+        self.forwards, self.backwards = (
+            CELLS[cell](embedding, hidden, layers, batch_first=True) for _ in "fb"
+        )
         self.head = nn.Linear(2 * hidden, classes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        states, _ = self.recurrent(self.dropout(self.embedding(input_ids)))
-        padding = attention_mask[..., None] == 0
-        pooled = torch.where(padding, torch.finfo(states.dtype).min, states).amax(1)
+        embedded = self.dropout(self.embedding(input_ids))
+        states = (self.forwards(embedded)[0], self.backwards(_reversed(embedded, attention_mask))[0])
+        kept = attention_mask[..., None] > 0
+        pooled = torch.where(kept, torch.cat(states, -1), torch.finfo(embedded.dtype).min).amax(1)
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
+
+
+def _reversed(embedded: Tensor, attention_mask: Tensor) -> Tensor:
+    """Each text [sequence, width] from its last token to its first; what follows is of no account."""
+    places = torch.arange(attention_mask.shape[1], device=embedded.device)
+    last_first = (attention_mask.sum(1, keepdim=True) - 1 - places).clamp(min=0)
+    return embedded.gather(1, last_first[..., None].expand(-1, -1, embedded.shape[2]))
 
 
 def recurrent(

@@ -5,6 +5,7 @@ everywhere in this project, so that the losses of training and distillation need
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ class UNet(nn.Module):
 
     def __init__(self, classes: int, widths: Sequence[int]) -> None:
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.first = _double(1, widths[0])
         self.down = nn.ModuleList(_double(narrow, wide) for narrow, wide in pairs)
         self.up = nn.ModuleList(nn.ConvTranspose2d(wide, narrow, 2, 2) for narrow, wide in reversed(pairs))
@@ -92,7 +93,7 @@ class AtrousPyramid(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """DeepLabv3+ (Chen et al., 2018, arXiv:1802.02611): atrous stages, ASPP, and a skip from the fine features.
+    """DeepLabv3+ (Chen et al., 2018, arXiv:1802.02611): atrous stages, ASPP, a skip from fine features.
 
     The stride never exceeds 4, where the paper's is 16: the scenes are small.
     """

@@ -92,8 +92,10 @@ def test_by_hand() -> None:
 
 
 def test_an_object_counts_once() -> None:
-    here, shifted = (0.0, 0.0, 0.4, 0.4), (0.0, 0.13, 0.4, 0.53)
-    targets = target((0, *here))
-    rows = match_rows(candidates((here, 0, 1.0), (shifted, 0, 2.0)), targets)
-    assert mean_average_precision(rows, HALF) == 1.0
-    assert mean_average_precision(rows, np.array([0.9])) == pytest.approx(0.5)
+    """Two boxes that both fit one object, though not each other: the less likely one is wrong."""
+    here, there = (0.2, 0.0, 0.6, 0.4), (0.5, 0.5, 0.9, 0.9)
+    left, right = (0.1, 0.0, 0.5, 0.4), (0.3, 0.0, 0.7, 0.4)
+    rows = match_rows(
+        candidates((left, 0, 3.0), (right, 0, 2.0), (there, 0, 1.0)), target((0, *here), (0, *there))
+    )
+    assert mean_average_precision(rows, HALF) == pytest.approx((51 + 50 * 2 / 3) / 101)

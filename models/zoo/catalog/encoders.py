@@ -30,7 +30,7 @@ _SIZES = {
     "initializer_range": 0.05,
 }
 _TINY = MappingProxyType(
-    {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 )
 
 

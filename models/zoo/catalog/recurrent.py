@@ -32,7 +32,7 @@ def _recurrent(name: str, parameters: int, source: str) -> None:
             parameters=parameters,
             source=source,
             config=MappingProxyType({"cell": name}),
-            tiny=MappingProxyType({"embedding": 8, "hidden": 8}),
+            tiny=MappingProxyType({"embedding": 32, "hidden": 8}),
         )
     )
 

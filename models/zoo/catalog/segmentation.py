@@ -30,7 +30,7 @@ def _segmentation(name: str, parameters: int, source: str) -> None:
 _segmentation(
     "unet",
     66_143,
-    "Ronneberger et al., U-Net: convolutional networks for biomedical image segmentation, arXiv:1505.04597, 2015",
+    "Ronneberger et al., U-Net: convolutional networks for segmentation, arXiv:1505.04597, 2015",
 )
 _segmentation("fcn", 73_281, "Long et al., Fully convolutional networks, arXiv:1411.4038, 2014")
 _segmentation(

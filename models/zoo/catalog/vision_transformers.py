@@ -6,7 +6,7 @@ from typing import Any
 from models.registry import ModelSpec, TrainingRecipe, register
 
 _RECIPE = TrainingRecipe(
-    steps=900,
+    steps=1200,
     batch_size=64,
     learning_rate=2e-3,
     weight_decay=0.05,
@@ -44,7 +44,7 @@ _vision(
     139_978,
     "Dosovitskiy et al., An image is worth 16x16 words, arXiv:2010.11929, 2020",
     {
-        "patch_size": 4,
+        "patch_size": 8,
         "hidden_size": 64,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
@@ -56,7 +56,7 @@ _vision(
     "swin",
     "Swin",
     223_550,
-    "Liu et al., Swin transformer: hierarchical vision transformer using shifted windows, arXiv:2103.14030, 2021",
+    "Liu et al., Swin transformer: hierarchical and with shifted windows, arXiv:2103.14030, 2021",
     {
         "patch_size": 2,
         "embed_dim": 24,
