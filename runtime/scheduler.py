@@ -33,7 +33,8 @@ PREFILL_CHUNK = 64
 class Scheduler:
     """Requests in, token events out, over one decoder.
 
-    `adapters` are those that requests may name; `prefix_cache` shares the beginnings of prompts; `proposer` speculates while one sequence runs alone.
+    `adapters` are those that requests may name; `prefix_cache` shares the beginnings of prompts; `proposer`
+    speculates while one sequence runs alone.
     """
 
     def __init__(
