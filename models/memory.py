@@ -79,7 +79,7 @@ def available_bytes(device: torch.device) -> int:
         soft = resource.getrlimit(kind)[0]
         if soft != resource.RLIM_INFINITY:
             limits.append(soft - used)
-    return max(0, min(limit for limit in limits if limit is not None))
+    return max(0, int(min(limit for limit in limits if limit is not None)))
 
 
 def _cgroup_left(root: Path = CGROUP) -> int | None:
