@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.batch_invariance import batch_invariance
 from compress.bootstrap import Rows, interval
 from compress.export.source import example_inputs
 from compress.machine import machine
@@ -75,6 +76,7 @@ def measure(
         latency=time_both(ours, theirs, example_inputs(source)),
         parity=_parity(baseline),
         samples=sample(ours, theirs, source.dataset),
+        batch_invariance=batch_invariance(ours, example_inputs(source)),
         machine=machine(),
     )
 

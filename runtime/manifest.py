@@ -274,6 +274,20 @@ class Sample(Frozen):
     baseline: str
 
 
+class BatchInvariance(Frozen):
+    """What decoding in a batch changes: the logits of the same sequences alone and together.
+
+    `deviation` is the largest difference of a logit, beside the largest logit; `changed` of `tokens` greedy
+    choices differ. Zero and zero where the kernels compute each row by itself.
+    """
+
+    batch: int
+    deviation: float
+    largest_logit: float
+    changed: int
+    tokens: int
+
+
 class Evidence(Frozen):
     """What was measured on the graph that ships."""
 
@@ -283,6 +297,7 @@ class Evidence(Frozen):
     latency: tuple[Latency, ...] = ()
     parity: dict[str, float] = {}
     samples: tuple[Sample, ...] = ()
+    batch_invariance: BatchInvariance | None = Field(default=None, exclude_if=lambda found: found is None)
     machine: dict[str, Any] = {}
 
 
