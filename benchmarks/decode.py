@@ -1,0 +1,225 @@
+"""Decoders on this machine's CPU: modelpress beside other engines, with the same weights and threads.
+
+    benchmarks/peers.sh .venv-peers          # once: the other engines, in an environment of their own
+    python benchmarks/decode.py              # both models, all engines: about an hour, most of it conversion
+    python benchmarks/decode.py --quick      # the 135M model, fewer steps
+
+Every engine is a process that stands by while another is timed; rounds visit them in turn and the medians
+are printed, so that a noisy neighbour disturbs all alike. An engine that cannot run leaves its reason in the
+table.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from compress.machine import machine
+
+HERE = Path(__file__).resolve().parent
+THREADS = 2
+ENGINES = {
+    "modelpress": ("fp32", "int8", "int4", "auto"),
+    "llama_cpp": ("q4_0", "q8_0"),
+    "openvino_genai": ("int8", "int4"),
+    "onnxruntime_genai": ("fp32", "int4"),
+    "transformers": ("fp32", "bf16"),
+}
+# (kind, size, the least ratio to the best peer that issue 5 asks for)
+WORKLOADS = (
+    ("decode", 1, 1.1),
+    ("decode", 8, 1.5),
+    ("decode", 32, 1.1),
+    ("prefill", 128, 1.0),
+    ("prefill", 1024, 1.0),
+)
+MODELS: dict[str, dict[str, Any]] = {
+    "llama-135m": {
+        "model_type": "llama",
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+    "qwen2-0.5b": {
+        "model_type": "qwen2",
+        "vocab_size": 151936,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+    },
+}
+COMMON = {"max_position_embeddings": 2048, "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 0}
+
+
+@dataclass(slots=True)
+class Engine:
+    """One engine at one precision: its process while it lives, and tokens/s by workload and round."""
+
+    name: str
+    precision: str
+    log: Path = Path()
+    process: subprocess.Popen[str] | None = None
+    reason: str = ""
+    rates: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+
+    def start(self, folder: Path, python: str) -> None:
+        """Start it and wait until it is ready: the first time, it converts the model."""
+        script = HERE / "peers" / f"{self.name}_engine.py"
+        self.log = folder / f"{self.name}-{self.precision}.log"
+        command = [python, str(script), str(folder), self.precision, str(THREADS)]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout is not None
+        if not self.process.stdout.readline():
+            self._fail()
+
+    def run(self, kind: str, size: int, steps: int, label: str = "") -> None:
+        """One timed round of a workload."""
+        if self.process is None:
+            return
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        decodes = kind.endswith("decode")
+        print(
+            json.dumps([kind, size, steps] if decodes else [kind, size]), file=self.process.stdin, flush=True
+        )
+        answer = self.process.stdout.readline()
+        if not answer:
+            self._fail()
+            return
+        tokens = size * steps if decodes else size
+        self.rates.setdefault((kind, size), []).append(tokens / json.loads(answer))
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+            self.process.wait()
+
+    def rate(self, kind: str, size: int) -> float | None:
+        """Median tokens per second."""
+        found = self.rates.get((kind, size))
+        return statistics.median(found) if found else None
+
+    def _fail(self) -> None:
+        assert self.process is not None
+        self.process.wait()
+        lines = self.log.read_text().strip().splitlines()
+        self.reason, self.process = (lines[-1][:90] if lines else "ended without a word"), None
+
+
+def main() -> None:
+    """Make the models, run the rounds, print one table a model."""
+    chosen = _options()
+    console = Console(width=150)
+    console.print(machine())
+    for name in chosen.models:
+        folder = chosen.folder / name
+        make_model(MODELS[name], folder)
+        engines = [Engine(engine, p) for engine in chosen.engines for p in ENGINES[engine]]
+        try:
+            for engine in engines:
+                console.print(f"[dim]{name}: {engine.name} {engine.precision}")
+                engine.start(folder, sys.executable if engine.name == "modelpress" else str(chosen.python))
+            for _ in range(chosen.rounds):
+                measure(engines, chosen.steps)
+        finally:
+            for engine in engines:
+                engine.stop()
+        console.print(table(name, engines))
+
+
+def measure(engines: list[Engine], steps: int) -> None:
+    """One round: every workload on every engine."""
+    for kind, size, _ in WORKLOADS:
+        for engine in engines:
+            engine.run(kind, size, steps)
+    for engine in engines:
+        if engine.name == "modelpress":
+            engine.run("raw_decode", 8, steps)
+
+
+def table(title: str, engines: list[Engine]) -> Table:
+    """Tokens/s of every engine; below, ours over the best peer, and the loop's share of the graph."""
+    made = Table(title=f"{title}, tokens/s", box=None, header_style="bold", title_justify="left")
+    for heading in ("", *(f"{kind} {size}" for kind, size, _ in WORKLOADS), ""):
+        made.add_column(heading, justify="right" if heading else "left")
+    for engine in engines:
+        rates = (engine.rate(kind, size) for kind, size, _ in WORKLOADS)
+        cells = ("-" if rate is None else f"{rate:,.0f}" for rate in rates)
+        made.add_row(f"{engine.name} {engine.precision}", *cells, engine.reason)
+    made.add_row("best of modelpress / best peer", *(_ratio(engines, *workload) for workload in WORKLOADS))
+    for engine in engines:
+        loop, raw = engine.rate("decode", 8), engine.rate("raw_decode", 8)
+        if loop and raw:
+            made.add_row(f"loop / graph at 8, {engine.precision}", "", f"{loop / raw:.2f} (bar 0.90)")
+    return made
+
+
+def make_model(settings: dict[str, Any], folder: Path) -> None:
+    """A model of random weights with a tokenizer of its vocabulary's size, as a Hugging Face folder."""
+    if (folder / "tokenizer.json").is_file():
+        return
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    kind, rest = settings["model_type"], {k: v for k, v in settings.items() if k != "model_type"}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **rest, **COMMON)).save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(settings["vocab_size"]), eos_token="<0>")
+    tokenizer.save_pretrained(folder)
+
+
+def _tokenizer(size: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = [*(f"<{index}>" for index in range(size - len(alphabet))), *alphabet]
+    tokenizer = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _ratio(engines: list[Engine], kind: str, size: int, bar: float) -> str:
+    ours = [rate for e in engines if e.name == "modelpress" and (rate := e.rate(kind, size))]
+    peers = [rate for e in engines if e.name != "modelpress" and (rate := e.rate(kind, size))]
+    return f"{max(ours) / max(peers):.2f}x (bar {bar})" if ours and peers else "-"
+
+
+def _options() -> argparse.Namespace:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--quick", action="store_true", help="the smaller model, two short rounds")
+    options.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    options.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    options.add_argument(
+        "--python", type=Path, default=Path(".venv-peers/bin/python"), help="the peers' interpreter"
+    )
+    options.add_argument(
+        "--folder", type=Path, default=Path("out/decode"), help="where models are made and kept"
+    )
+    chosen = options.parse_args()
+    chosen.rounds, chosen.steps = (2, 16) if chosen.quick else (5, 64)
+    chosen.models = chosen.models[:1] if chosen.quick else chosen.models
+    return chosen
+
+
+if __name__ == "__main__":
+    main()

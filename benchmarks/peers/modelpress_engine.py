@@ -1,0 +1,100 @@
+"""modelpress from its Python loop: requests go through the scheduler, as when served.
+
+Precisions: fp32, int8, int4, and auto, which has a graph for each size of a call. It runs in the project's
+own environment. `raw_decode` drives the graph alone, for the loop's own cost.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from protocol import PROMPT_TOKENS, prompt, serve, timed
+
+from compress.artifact import GraphArtifact
+from compress.step import Calibration, methods, validate
+from runtime.decoder import Decoder
+from runtime.manifest import DecoderGraph, Signature
+from runtime.phases import open_phases
+from runtime.sampling import SamplingParams
+from runtime.scheduler import Request, Scheduler
+
+STEPS = {
+    "int8": {"method": "quantize", "scheme": "int8-dynamic"},
+    "int4": {"method": "quantize", "scheme": "int4"},
+    "auto": {"method": "phases", "graphs": [{"scheme": "int4"}, {"scheme": "int8-dynamic"}]},
+}
+# Room for the longest workload; a slot reserves it all.
+CAPACITY, SLOTS = 1152, 32
+
+
+class Modelpress:
+    def __init__(self, folder: Path, precision: str, threads: int) -> None:
+        artifact = _artifact(folder, precision)
+        assert isinstance(artifact.graph, DecoderGraph)
+        self.graph = artifact.graph.model_copy(update={"context_length": CAPACITY})
+        phases = open_phases(artifact.folder.joinpath, self.graph, threads=threads)
+        self.decoder = Decoder(phases, self.graph, SLOTS)
+
+    def prefill(self, tokens: int) -> float:
+        scheduler = self._scheduler([prompt(tokens)], 1)
+        return timed(lambda: _finish(scheduler))
+
+    def decode(self, batch: int, steps: int) -> float:
+        scheduler = self._scheduler([prompt(PROMPT_TOKENS, row) for row in range(batch)], CAPACITY)
+        while scheduler.waiting:
+            scheduler.step()
+        seconds = timed(lambda: [scheduler.step() for _ in range(steps)])
+        for row in range(batch):
+            scheduler.cancel(str(row))
+        return seconds
+
+    def raw_decode(self, batch: int, steps: int) -> float:
+        for row in range(batch):
+            self.decoder.release(row)
+            self.decoder.prefill(row, np.array(prompt(PROMPT_TOKENS, row)))
+        tokens = np.full(batch, 5)
+        seconds = timed(lambda: [self.decoder.decode(tokens) for _ in range(steps)])
+        for row in range(batch):
+            self.decoder.release(row)
+        return seconds
+
+    def _scheduler(self, rows: list[list[int]], new_tokens: int) -> Scheduler:
+        scheduler = Scheduler(self.decoder)
+        for row, tokens in enumerate(rows):
+            scheduler.add(Request(str(row), tokens, SamplingParams(max_tokens=new_tokens, temperature=0)))
+        return scheduler
+
+
+def _finish(scheduler: Scheduler) -> None:
+    while scheduler.has_work:
+        scheduler.step()
+
+
+def _artifact(folder: Path, precision: str) -> GraphArtifact:
+    """The graph of the model at `folder`, made once."""
+    target = folder / f"modelpress-{precision}"
+    if (target / "graph.json").is_file():
+        return GraphArtifact.load(target)
+    target.mkdir(exist_ok=True)
+    artifact = _export(folder, target) if precision == "fp32" else _quantize(folder, target, precision)
+    artifact.save()
+    return artifact
+
+
+def _export(folder: Path, target: Path) -> GraphArtifact:
+    from transformers import AutoModelForCausalLM
+
+    from compress.export.decoder import export_decoder
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    graph = export_decoder(model, target / "decoder.onnx")
+    return GraphArtifact(target, graph, Signature(inputs=(), outputs=()))
+
+
+def _quantize(folder: Path, target: Path, precision: str) -> GraphArtifact:
+    step = validate(STEPS[precision])
+    source = _artifact(folder, "fp32")
+    artifact, _ = methods()[step.method].run(step, source, target, Calibration(lambda samples: iter(())))
+    return artifact
+
+
+serve(Modelpress)
