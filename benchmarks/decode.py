@@ -215,8 +215,10 @@ def _options() -> argparse.Namespace:
     options.add_argument(
         "--folder", type=Path, default=Path("out/decode"), help="where models are made and kept"
     )
+    options.add_argument("--rounds", type=int, help="default: 5, or 2 with --quick")
     chosen = options.parse_args()
-    chosen.rounds, chosen.steps = (2, 16) if chosen.quick else (5, 64)
+    chosen.rounds = chosen.rounds or (2 if chosen.quick else 5)
+    chosen.steps = 16 if chosen.quick else 64
     chosen.models = chosen.models[:1] if chosen.quick else chosen.models
     return chosen
 

@@ -76,7 +76,7 @@ class Decoder:
         Raises CapacityError for a slot that does not exist, PromptTooLong where the context is full.
         """
         self.adapters[slot : slot + 1] = [adapter]
-        logits: Array = self._append(slot, tokens, kept=1)[0].copy()
+        logits: Array = self._append(slot, tokens, kept=1, as_of=len(tokens))[0].copy()
         return logits
 
     def verify(self, slot: int, tokens: Array) -> Array:
@@ -84,7 +84,8 @@ class Decoder:
 
         Raises what `prefill` raises.
         """
-        return self._append(slot, tokens, kept=len(tokens))
+        # On the graph that would have decoded them one by one, or the answer would not be the same.
+        return self._append(slot, tokens, kept=len(tokens), as_of=1)
 
     def decode(self, tokens: Array) -> Array:
         """Append `tokens[i]` to slot i, for the first len(tokens) slots; logits [slots, vocabulary].
@@ -120,12 +121,12 @@ class Decoder:
         self.rewind(slot, 0)
         self.adapters[slot] = None
 
-    def _append(self, slot: int, tokens: Array, kept: int) -> Array:
+    def _append(self, slot: int, tokens: Array, kept: int, as_of: int) -> Array:
         if not 0 <= slot < self.slots:
             raise CapacityError(f"slot {slot} of {self.slots} does not exist; start with more slots")
         start, count = int(self.cache.lengths[slot]), len(tokens)
         self._check_room(start + count)
-        step = self._bind(self.cache.rows(slot, 1), count, kept, self.adapters[slot : slot + 1])
+        step = self._bind(self.cache.rows(slot, 1), count, kept, self.adapters[slot : slot + 1], as_of)
         self.graph_used = step.file
         step.input_ids[:] = tokens
         step.position_ids[:] = np.arange(start, start + count)
@@ -140,13 +141,15 @@ class Decoder:
         if rows not in self._steps:
             # Stacked factors take memory: those of one batch with adapters are kept, not of every one.
             self._steps = {known: step for known, step in self._steps.items() if not any(known)}
-            self._steps[rows] = self._bind(self.cache.rows(0, batch), 1, 1, rows)
+            self._steps[rows] = self._bind(self.cache.rows(0, batch), 1, 1, rows, batch)
         return self._steps[rows]
 
-    def _bind(self, cache: list[Array], length: int, kept: int, rows: Sequence[Adapter | None]) -> "_Step":
-        """A call over `rows`, on the graph for its size, or on the one that takes adapters."""
+    def _bind(
+        self, cache: list[Array], length: int, kept: int, rows: Sequence[Adapter | None], as_of: int
+    ) -> "_Step":
+        """A call over `rows`, on the graph for calls of `as_of` tokens, or on the one that takes adapters."""
         if not any(rows):
-            phase = self._phases.choose(len(rows) * length)
+            phase = self._phases.choose(as_of)
             return _Step(phase.session, phase.file, self.graph, cache, length, kept)
         assert self._adapted is not None
         assert self.graph.adapters is not None

@@ -40,8 +40,9 @@ class Modelpress:
 
     def decode(self, batch: int, steps: int) -> float:
         scheduler = self._scheduler([prompt(PROMPT_TOKENS, row) for row in range(batch)], CAPACITY)
-        while scheduler.waiting:
-            scheduler.step()
+        begun: set[str] = set()
+        while len(begun) < batch:
+            begun |= {event.request_id for event in scheduler.step()}
         seconds = timed(lambda: [scheduler.step() for _ in range(steps)])
         for row in range(batch):
             scheduler.cancel(str(row))

@@ -1,11 +1,12 @@
 """onnxruntime-genai, with the graph of its own model builder. Precisions: fp32, int4."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai as og
-from onnxruntime_genai.models.builder import create_model
 from protocol import PROMPT_TOKENS, prompt, serve, timed
 
 
@@ -13,8 +14,7 @@ class Genai:
     def __init__(self, folder: Path, precision: str, threads: int) -> None:
         built = folder / f"genai-{precision}"
         if not (built / "genai_config.json").is_file():
-            options = {"int4_accuracy_level": "4"} if precision == "int4" else {}
-            create_model(None, str(folder), str(built), precision, "cpu", str(folder / "cache"), **options)
+            _build(folder, built, precision)
         settings = json.loads((built / "genai_config.json").read_text())
         settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] = threads
         (built / "genai_config.json").write_text(json.dumps(settings))
@@ -37,6 +37,12 @@ class Genai:
         generator.append_tokens(np.array(rows, np.int32))
         generator.generate_next_token()  # the first token costs no step of the model
         return timed(lambda: [generator.generate_next_token() for _ in range(steps)])
+
+
+def _build(folder: Path, built: Path, precision: str) -> None:
+    builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", folder, "-o", built]
+    options = ["--extra_options", "int4_accuracy_level=4"] if precision == "int4" else []
+    subprocess.run([*builder, "-p", precision, "-e", "cpu", "-c", folder / "cache", *options], check=True)
 
 
 serve(Genai)

@@ -69,6 +69,8 @@ def test_every_call_runs_on_the_graph_of_its_size_over_one_cache(
     alone["decoder.onnx"].lengths[0] = len(prompt)
     np.testing.assert_array_equal(decoder.decode(np.array([3])), alone["decoder.onnx"].decode(np.array([3])))
     assert decoder.graph_used == "decoder.onnx"
+    decoder.verify(0, np.array([3, 4, 5]))
+    assert decoder.graph_used == "decoder.onnx", "a draft is checked by what it stands for"
     decoder.prefill(1, prompt)
     decoder.decode(np.array([3, 4]))
     assert decoder.graph_used == "other.onnx"
