@@ -11,6 +11,7 @@ table.
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,12 @@ WORKLOADS = (
     ("decode", 32, 1.1),
     ("prefill", 128, 1.0),
     ("prefill", 1024, 1.0),
+)
+# What only an engine with a scheduler has: workload, its sizes, the row's words, issue 5's bar (at most).
+OWN = (
+    ("beside", (16, 1024), "first token of 16 beside a prefill of 1,024 / idle", 3),
+    ("shared_prefix", (512,), "first token after a shared prefix of 512 / before", 0.15),
+    ("overhead_mb", (), "resident beyond weights and KV, MB", 150),
 )
 MODELS: dict[str, dict[str, Any]] = {
     "llama-135m": {
@@ -73,6 +80,7 @@ class Engine:
     process: subprocess.Popen[str] | None = None
     reason: str = ""
     rates: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+    own: dict[str, list[float]] = field(default_factory=dict)
 
     def start(self, folder: Path, python: str) -> None:
         """Start it and wait until it is ready: the first time, it converts the model."""
@@ -87,22 +95,25 @@ class Engine:
         if not self.process.stdout.readline():
             self._fail()
 
-    def run(self, kind: str, size: int, steps: int, label: str = "") -> None:
+    def run(self, kind: str, size: int, steps: int) -> None:
         """One timed round of a workload."""
+        decodes = kind.endswith("decode")
+        seconds = self.ask(kind, *([size, steps] if decodes else [size]))
+        if seconds is not None:
+            self.rates.setdefault((kind, size), []).append((size * steps if decodes else size) / seconds)
+
+    def ask(self, kind: str, *numbers: int) -> float | None:
+        """What the engine answers to a workload; None where it cannot any more."""
         if self.process is None:
-            return
+            return None
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        decodes = kind.endswith("decode")
-        print(
-            json.dumps([kind, size, steps] if decodes else [kind, size]), file=self.process.stdin, flush=True
-        )
+        print(json.dumps([kind, *numbers]), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             self._fail()
-            return
-        tokens = size * steps if decodes else size
-        self.rates.setdefault((kind, size), []).append(tokens / json.loads(answer))
+            return None
+        return float(json.loads(answer))
 
     def stop(self) -> None:
         """End the process."""
@@ -124,24 +135,25 @@ class Engine:
 
 
 def main() -> None:
-    """Make the models, run the rounds, print one table a model."""
+    """Make the models, run the rounds, print one table a model; stopped early, print what there is."""
     chosen = _options()
     console = Console(width=150)
     console.print(machine())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped early"))
     for name in chosen.models:
         folder = chosen.folder / name
         make_model(MODELS[name], folder)
-        engines = [Engine(engine, p) for engine in chosen.engines for p in ENGINES[engine]]
+        wanted = [(e, p) for e in chosen.engines for p in ENGINES[e] if not (chosen.quick and p == "fp32")]
+        engines = [Engine(engine, precision) for engine, precision in wanted]
         try:
             for engine in engines:
-                console.print(f"[dim]{name}: {engine.name} {engine.precision}")
                 engine.start(folder, sys.executable if engine.name == "modelpress" else str(chosen.python))
             for _ in range(chosen.rounds):
                 measure(engines, chosen.steps)
         finally:
+            console.print(table(name, engines))
             for engine in engines:
                 engine.stop()
-        console.print(table(name, engines))
 
 
 def measure(engines: list[Engine], steps: int) -> None:
@@ -152,6 +164,9 @@ def measure(engines: list[Engine], steps: int) -> None:
     for engine in engines:
         if engine.name == "modelpress":
             engine.run("raw_decode", 8, steps)
+            for kind, numbers, *_ in OWN:
+                if (answer := engine.ask(kind, *numbers)) is not None:
+                    engine.own.setdefault(kind, []).append(answer)
 
 
 def table(title: str, engines: list[Engine]) -> Table:
@@ -168,6 +183,11 @@ def table(title: str, engines: list[Engine]) -> Table:
         loop, raw = engine.rate("decode", 8), engine.rate("raw_decode", 8)
         if loop and raw:
             made.add_row(f"loop / graph at 8, {engine.precision}", "", f"{loop / raw:.2f} (bar 0.90)")
+        for kind, _, words, bar in OWN:
+            if kind in engine.own:
+                made.add_row(
+                    f"{words}, {engine.precision}", f"{statistics.median(engine.own[kind]):.2f} (bar {bar})"
+                )
     return made
 
 
@@ -206,7 +226,7 @@ def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--quick", action="store_true", help="the smaller model, two short rounds")
+    options.add_argument("--quick", action="store_true", help="the smaller model, no fp32, two short rounds")
     options.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     options.add_argument(

@@ -7,6 +7,7 @@ own environment. `raw_decode` drives the graph alone, for the loop's own cost.
 from pathlib import Path
 
 import numpy as np
+import psutil
 from protocol import PROMPT_TOKENS, prompt, serve, timed
 
 from compress.artifact import GraphArtifact
@@ -14,6 +15,7 @@ from compress.step import Calibration, methods, validate
 from runtime.decoder import Decoder
 from runtime.manifest import DecoderGraph, Signature
 from runtime.phases import open_phases
+from runtime.prefix_cache import PrefixCache
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
 
@@ -31,6 +33,7 @@ class Modelpress:
         artifact = _artifact(folder, precision)
         assert isinstance(artifact.graph, DecoderGraph)
         self.graph = artifact.graph.model_copy(update={"context_length": CAPACITY})
+        self.weights = artifact.size_bytes
         phases = open_phases(artifact.folder.joinpath, self.graph, threads=threads)
         self.decoder = Decoder(phases, self.graph, SLOTS)
 
@@ -58,11 +61,47 @@ class Modelpress:
             self.decoder.release(row)
         return seconds
 
+    def beside(self, tokens: int, others: int) -> float:
+        """Time to a prompt's first token while a long one is being read, over its time on an idle engine."""
+        _finish(self._scheduler([prompt(tokens)], 1))
+        scheduler = self._scheduler([prompt(tokens)], 1)
+        idle = timed(lambda: _finish(scheduler))
+        scheduler = self._scheduler([prompt(others)], 1)
+        scheduler.step()
+        params = SamplingParams(max_tokens=1, temperature=0)
+        scheduler.add(Request("short", prompt(tokens), params))
+        busy = timed(lambda: _until(scheduler, "short"))
+        _finish(scheduler)
+        return busy / idle
+
+    def shared_prefix(self, tokens: int) -> float:
+        """Time to the first token of a prompt whose beginning has been read for another, over that one's."""
+        scheduler = Scheduler(self.decoder, prefix_cache=PrefixCache(1 << 30))
+        seconds = []
+        for row in range(2):
+            own = prompt(16, row + 1)
+            params = SamplingParams(max_tokens=1, temperature=0)
+            scheduler.add(Request(str(row), prompt(tokens) + own, params))
+            seconds.append(timed(lambda: _finish(scheduler)))
+        return seconds[1] / seconds[0]
+
+    def overhead_mb(self) -> float:
+        """Resident memory beyond the weights' files and the whole KV cache, in MB."""
+        for buffer in self.decoder.cache.buffers:
+            buffer.fill(0)  # until it is written, it is not resident
+        kv = sum(buffer.nbytes for buffer in self.decoder.cache.buffers)
+        return (psutil.Process().memory_info().rss - kv - self.weights) / 1e6
+
     def _scheduler(self, rows: list[list[int]], new_tokens: int) -> Scheduler:
         scheduler = Scheduler(self.decoder)
         for row, tokens in enumerate(rows):
             scheduler.add(Request(str(row), tokens, SamplingParams(max_tokens=new_tokens, temperature=0)))
         return scheduler
+
+
+def _until(scheduler: Scheduler, request: str) -> None:
+    while not any(event.request_id == request for event in scheduler.step()):
+        pass
 
 
 def _finish(scheduler: Scheduler) -> None:
