@@ -4,8 +4,9 @@ steps:
   - method: kv-cache
     dtype: float16                 # twice the tokens in the same memory
 
-The attention operator converts as it reads and writes, so only the types of the cache change. int8 needs
-scales from calibration and is not offered: docs/log.md has what it measured.
+The attention operator converts as it reads and writes, so only the types of the cache change. The trade-off:
+long caches are read more slowly, so this is for where memory is short. int8 is not offered: it needs scales
+from calibration (docs/log.md has the figures of both).
 """
 
 from pathlib import Path
