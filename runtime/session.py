@@ -1,7 +1,7 @@
 """The only place that makes an onnxruntime session: providers, thread budget, and errors in plain words.
 
-It does not run anything. The trade-off: worker threads do not spin while idle, which costs some microseconds
-a call and gives the cores back to the other sessions and to the web server.
+It does not run anything. The trade-off: worker threads do not spin between calls, which costs some
+microseconds a call and gives the cores back to the other sessions and to the web server.
 """
 
 import os
@@ -28,7 +28,8 @@ DTYPES: dict[str, DType] = {
 def open_session(path: Path, *, threads: int | None = None, spinning: bool = False) -> ort.InferenceSession:
     """A session over the graph at `path`, on the GPU when onnxruntime has one, else on the CPU.
 
-    `threads` is the number of cores one run may use (default: all this process may use).
+    `threads` is the number of cores one run may use (default: all this process may use). With `spinning` they
+    wait for the next operator of a run without sleeping, never for the next run.
     Raises GraphError where the file is missing, not ONNX, or refused by onnxruntime.
     """
     if not path.is_file():
@@ -37,6 +38,7 @@ def open_session(path: Path, *, threads: int | None = None, spinning: bool = Fal
     options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(path), options, providers=_providers())
