@@ -127,7 +127,7 @@ def _check_tensor(tensor: Array, spec: TensorSpec, axes: dict[str, int]) -> None
             raise InputError(f"input '{spec.name}' has shape {list(tensor.shape)}; send {_shape(spec)}")
     if tensor.size == 0:
         raise InputError(f"input '{spec.name}' is empty (shape {list(tensor.shape)}); send at least one row")
-    if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
+    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
         raise InputError(f"input '{spec.name}' holds NaN or infinite values; send finite numbers")
 
 

@@ -28,12 +28,12 @@ def create_app(load: Callable[[], Catalog], jobs: Jobs | None = None) -> Starlet
     gives the description of endpoints that are served beside the app.
     """
     routes = [
-        Route("/metrics", measurements),
+        Mount("/v2", routes=open_inference.routes),
+        Mount("/v1", routes=openai.routes),
         Route("/predict/{model}", natural.predict, methods=["POST"]),
+        Route("/metrics", measurements),
         Route("/v2", open_inference.server),
         Mount("/admin", routes=admin.routes),
-        Mount("/v1", routes=openai.routes),
-        Mount("/v2", routes=open_inference.routes),
         *jobs_routes,
         Route("/docs.json", description),
         Route("/openapi.json", description),

@@ -188,7 +188,7 @@ class Catalog:
         self.pool.close()
 
     def _serve(self, model: TensorModel | TextModel) -> Served:
-        return served.serve(model, self.pool, self.settings)
+        return served.serve(model, self.pool, self.traffic, self.settings)
 
     def _open(self, reference: str) -> Served:
         return self._serve(served.load(store.find(reference), self.settings))

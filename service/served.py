@@ -18,6 +18,7 @@ from service.engine import Engine
 from service.errors import ModelFailed
 from service.pool import Pool
 from service.settings import Settings
+from service.traffic import Traffic
 
 Served = Batcher | Engine
 
@@ -37,11 +38,12 @@ def load(bundle: Bundle, settings: Settings) -> TensorModel | TextModel:
     return model
 
 
-def serve(model: TensorModel | TextModel, pool: Pool, settings: Settings) -> Served:
+def serve(model: TensorModel | TextModel, pool: Pool, traffic: Traffic, settings: Settings) -> Served:
     """The model with its queue in front. Raises ModelFailed for a feed-forward model that does not run."""
     if isinstance(model, TensorModel):
         rows = settings.queue_rows, settings.max_rows
-        return Batcher(model, pool, queue_rows=rows[0], max_rows=rows[1], cost=warm_up(model))
+        cost = warm_up(model)
+        return Batcher(model, pool, traffic, queue_rows=rows[0], max_rows=rows[1], cost=cost)
     return Engine(model, slots=settings.slots, queue_size=settings.queue, queue_tokens=settings.queue_tokens)
 
 

@@ -25,7 +25,7 @@ from service.settings import Settings
 from service.traffic import Traffic
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
     from service.catalog import Catalog
 
@@ -49,10 +49,12 @@ def run(listener: socket.socket, settings: Settings, announce: Announce) -> None
     # Nothing that is loaded now becomes garbage; looking for it takes an eighth of the start-up time.
     gc.disable()
     catalog = _load(settings)
-    asgi = _announcing(_service(catalog), lambda: announce(catalog.manifests))
+    asgi = _service(catalog)
     gc.freeze()
     gc.enable()
-    server = _Server(_config(asgi, settings), traffic.here, settings.grace)
+    server = _Server(
+        _config(asgi, settings), traffic.here, settings.grace, lambda: announce(catalog.manifests)
+    )
     server.run(sockets=[listener])
     if not server.started:
         raise ServiceError("the server did not start; the log above says why")
@@ -61,16 +63,20 @@ def run(listener: socket.socket, settings: Settings, announce: Announce) -> None
 class _Server(uvicorn.Server):
     """uvicorn's server, which drains before it closes the port."""
 
-    def __init__(self, config: uvicorn.Config, traffic: Traffic, grace: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, traffic: Traffic, grace: float, announce: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._traffic, self._grace = traffic, grace
+        self._traffic, self._grace, self._announce = traffic, grace, announce
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's."""
+        """As uvicorn's, and then say so."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if self.started:
+            self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came: drain; at the second one, or before there is anything to drain, stop."""
@@ -132,23 +138,6 @@ def _service(catalog: "Catalog") -> "ASGIApp":
 
     service.app.state.load = lambda: catalog
     return service.asgi()
-
-
-def _announcing(app: "ASGIApp", announce: Callable[[], None]) -> "ASGIApp":
-    """The app, with `announce` called once its start-up is complete."""
-
-    async def announcing(scope: "Scope", receive: "Receive", send: "Send") -> None:
-        if scope["type"] != "lifespan":
-            return await app(scope, receive, send)
-
-        async def watch(message: "Message") -> None:
-            if message["type"] == "lifespan.startup.complete":
-                announce()
-            await send(message)
-
-        await app(scope, receive, watch)
-
-    return announcing
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

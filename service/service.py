@@ -15,6 +15,7 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from runtime.errors import ModelpressError
 from runtime.manifest import Task
@@ -194,13 +195,14 @@ ModelPress.models.extend(
 )
 
 
-def asgi() -> Starlette:
-    """The service for a server in this process, without two of BentoML's own layers.
+def asgi() -> ASGIApp:
+    """The service for a server in this process: our layers outside, and without two of BentoML's own.
 
     Its timeout runs every request in a second task, and does not end an answer that has begun. Its tracing
     parses every request's headers even where nothing is exported.
     """
     outer: Starlette = ModelPress.to_asgi()  # type: ignore[attr-defined]
-    left_out = (TimeoutMiddleware, OpenTelemetryMiddleware)
+    ours = {middleware for middleware, _ in MIDDLEWARE}
+    left_out = {TimeoutMiddleware, OpenTelemetryMiddleware, *ours}
     outer.user_middleware = [each for each in outer.user_middleware if each.cls not in left_out]
-    return outer
+    return functools.reduce(lambda app, layer: layer[0](app, **layer[1]), reversed(MIDDLEWARE), outer)

@@ -37,7 +37,8 @@ _LENGTH = struct.Struct("<I")
 class Parameters(BaseModel):
     """The binary extension's parameters; the protocol allows any others, and they are kept."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    # Frozen, because pydantic deep-copies a default that is not, for every request.
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     binary_data_size: Annotated[int, Field(ge=0)] | None = None
     binary_data: bool | None = None
@@ -69,7 +70,7 @@ def decode(tensor: InputTensor, binary: memoryview) -> Array:
 
 
 def encode(name: str, tensor: Array, *, binary: bool) -> tuple[dict[str, Any], bytes]:
-    """The tensor's JSON, and its bytes (none where the values are in the JSON).
+    """The tensor's JSON with its values as an array, and its bytes (none where the values are in the JSON).
 
     JSON cannot say NaN or infinity: there they become null. Binary carries them as they are.
     """

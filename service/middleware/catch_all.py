@@ -1,13 +1,15 @@
-"""The last net: an exception that nothing handled becomes a typed 500, and one log entry.
+"""The last net: whatever was raised becomes a typed answer, and one log entry where nobody expected it.
 
 BentoML leaves the client waiting when an exception escapes from an ASGI app, so none may.
 """
 
 import logging
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runtime.errors import ModelpressError
 from service.problem import problem_response
 
 logger = logging.getLogger("modelpress.service")
@@ -34,8 +36,8 @@ class CatchAllMiddleware:
         except ClientDisconnect:
             pass
         except Exception as error:
-            logger.exception(
-                "request %s: %s %s", scope["state"]["request_id"], scope["method"], scope["path"]
-            )
+            if not isinstance(error, ModelpressError | HTTPException):
+                request_id = scope["state"]["request_id"]
+                logger.exception("request %s: %s %s", request_id, scope["method"], scope["path"])
             if not started:
                 await problem_response(scope, error)(scope, receive, send)

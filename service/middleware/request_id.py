@@ -4,8 +4,8 @@ The request id is the client's `X-Request-ID` if it is a sane one, else a new on
 which model and version answered, which an alias, a canary or a fallback may have chosen.
 """
 
+import os
 import re
-from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +27,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         given = header(scope, b"x-request-id")
-        request_id = given if given and _SANE.fullmatch(given) else uuid4().hex
+        request_id = given if given and _SANE.fullmatch(given) else os.urandom(16).hex()
         request = RequestContext(request_id)
         context.enter(request)
         scope.setdefault("state", {})["request_id"] = request_id

@@ -39,7 +39,7 @@ class InferRequest(BaseModel):
 
     id: str | None = None
     inputs: list[InputTensor] = Field(min_length=1)
-    outputs: list[RequestedOutput] = []
+    outputs: tuple[RequestedOutput, ...] = Field(default=(), strict=False)
     parameters: Parameters = Parameters()
 
 
