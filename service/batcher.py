@@ -10,6 +10,7 @@ in company.
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,6 +79,7 @@ class Batcher:
         self._waiting_rows = self._waiting_elements = 0
         self._threads = _threads()
         self._running: dict[asyncio.Task[None], tuple[list[_Job], float]] = {}
+        self._ends = 0.0
         self._scheduled = False
         self._series = metrics.BatchSeries(model.manifest.tag)
 
@@ -111,15 +113,7 @@ class Batcher:
     @property
     def backlog(self) -> float:
         """Seconds until what is running and waiting now is done, as far as is known."""
-        if not self._running and not self._waiting_rows:
-            return 0.0
-        now = asyncio.get_running_loop().time()
-        running = sum(max(0.0, ends - now) for _, ends in self._running.values())
-        if not self._waiting_rows:
-            return running
-        length = max(1, self._waiting_elements // self._waiting_rows)
-        best = self.cost.best_rows(length)
-        return running + self.cost.seconds(best, length) * self._waiting_rows / best
+        return self._expected_wait(0)
 
     @property
     def pressure(self) -> float:
@@ -159,14 +153,13 @@ class Batcher:
         self._check_room(rows)
         loop = asyncio.get_running_loop()
         now, deadline = loop.time(), context.deadline()
-        backlog = self.backlog
-        needed = backlog + self.cost.seconds(rows, length)
+        needed = self._expected_wait(rows) + self.cost.seconds(rows, length)
         if now + needed > deadline:
             metrics.REJECTIONS.labels("deadline").inc()
             raise DeadlineUnmeetable(
                 f"{self.manifest.tag} would answer in {needed:.3f} s, which is too late for this request; "
                 "allow more time or try again later",
-                backlog,
+                self.backlog,
             )
         job = _Job(inputs, rows, length, deadline, now, loop.create_future())
         self._waiting.append(job)
@@ -180,6 +173,16 @@ class Batcher:
             metrics.REJECTIONS.labels("queue_full").inc()
             tag = self.manifest.tag
             raise TooBusy(f"{self._waiting_rows} rows wait for {tag} already; try again", self.backlog)
+
+    def _expected_wait(self, rows: int) -> float:
+        """Seconds until a batch could begin with `rows` more, if the batches before it are as full as pays."""
+        if not self._running and not self._waiting_rows:
+            return 0.0
+        running = max(0.0, self._ends - asyncio.get_running_loop().time())
+        length = max(1, self._waiting_elements // max(1, self._waiting_rows))
+        best = self.cost.best_rows(length)
+        # Whole batches, for who comes later may still join the last one.
+        return running + self.cost.seconds(best, length) * math.ceil((self._waiting_rows + rows) / best)
 
     def _is_instant(self, job: _Job) -> bool:
         """Whether a request is alone in the server and over sooner than it could wait for another."""
@@ -240,7 +243,8 @@ class Batcher:
         if job.answer.done():
             self._count(job, -1)
             return True
-        if now > job.deadline:
+        # What cannot be finished in time would only make others late.
+        if now + self.cost.seconds(job.rows, job.length) > job.deadline:
             self._count(job, -1)
             metrics.REJECTIONS.labels("expired").inc()
             _fail(
@@ -264,7 +268,9 @@ class Batcher:
                 self._schedule()
             return True
         task = loop.create_task(self._work(jobs, rows, length))
-        self._running[task] = (jobs, loop.time() + expected)
+        # Batches that run side by side share the cores: together they end as if one came after the other.
+        self._ends = max(self._ends, loop.time()) + expected
+        self._running[task] = (jobs, self._ends)
         task.add_done_callback(self._end)
         return False
 
