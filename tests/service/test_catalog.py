@@ -1,0 +1,210 @@
+"""Loading, replacing and unloading while requests come; canaries, shadows, fallbacks, and the way back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+
+from runtime.bundle import Bundle, write_bundle
+from runtime.errors import BundleDamaged
+from service import context
+from service.alias import Alias
+from service.catalog import PROBATION, Catalog
+from service.context import RequestContext
+from service.errors import InvalidRequest, ModelFailed, UnknownModel
+from service.served import load
+from service.settings import Settings
+from tests.service.conftest import write_digits
+
+PIXELS = {"pixels": np.ones((1, 1, 8, 8), np.float32)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a bundle that is this test's own, to be replaced."""
+    write_digits(tmp_path / "digits")
+    return tmp_path / "digits"
+
+
+def run(folder: Path, test: Callable[[Catalog], Awaitable[None]]) -> None:
+    async def main() -> None:
+        settings = Settings()
+        others = write_digits(folder.parent / "other", "other")
+        async with Catalog(
+            [load(Bundle.open(folder), settings), load(others, settings)], settings
+        ) as catalog:
+            await asyncio.wait_for(test(catalog), 30)
+
+    asyncio.run(main())
+
+
+def publish_again(folder: Path) -> str:
+    """Another version of the bundle, in its place; its version."""
+    old = Bundle.open(folder).manifest
+    changed = old.model_copy(update={"labels": ("night", "day")})
+    copy = folder.parent / "model.onnx"
+    copy.write_bytes((folder / "model.onnx").read_bytes())
+    return write_bundle(folder, changed, {"model.onnx": copy}).manifest.version
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"modelpress_{name}_total", labels) or 0.0
+
+
+async def ask(catalog: Catalog, name: str) -> RequestContext:
+    """One request in a context of its own, as the middleware makes it."""
+
+    async def work() -> RequestContext:
+        request = RequestContext("r")
+        context.enter(request)
+        number = catalog.traffic.enter()
+        try:
+            await catalog.tensor(name).run(PIXELS)
+        finally:
+            catalog.traffic.leave(number)
+        return request
+
+    return await asyncio.create_task(work())
+
+
+def test_a_replacement_takes_over_without_a_dropped_request(folder):
+    async def test(catalog: Catalog) -> None:
+        versions, stop = [], asyncio.Event()
+
+        async def client() -> None:
+            while not stop.is_set():
+                versions.append((await ask(catalog, "digits-tiny")).manifest.version)
+                await asyncio.sleep(0)
+
+        clients = [asyncio.create_task(client()) for _ in range(4)]
+        old = catalog.find("digits-tiny").manifest.version
+        new = publish_again(folder)
+        await catalog.load("digits-tiny")
+        while versions.count(new) < 2 * PROBATION:
+            await asyncio.sleep(0.001)
+        stop.set()
+        await asyncio.gather(*clients)
+        assert versions == sorted(versions, key=[old, new].index)
+        with pytest.raises(UnknownModel):
+            catalog.find("digits-tiny", old)
+
+    run(folder, test)
+
+
+def test_a_bundle_that_is_damaged_changes_nothing(folder):
+    async def test(catalog: Catalog) -> None:
+        (folder / "model.onnx").write_bytes(b"")
+        with pytest.raises(BundleDamaged):
+            await catalog.load("digits-tiny")
+        await ask(catalog, "digits-tiny")
+
+    run(folder, test)
+
+
+def test_a_replacement_that_breaks_is_taken_back(folder):
+    async def test(catalog: Catalog) -> None:
+        old, before = catalog.find("digits-tiny"), counted("rollbacks", model="digits-tiny")
+        publish_again(folder)
+        await catalog.load("digits-tiny")
+        broken = catalog.tensor("digits-tiny")
+        assert broken is not old
+        broken.model._session = None
+        for _ in range(3):
+            with pytest.raises(ModelFailed):
+                await ask(catalog, "digits-tiny")
+        assert catalog.find("digits-tiny") is old
+        await ask(catalog, "digits-tiny")
+        assert counted("rollbacks", model="digits-tiny") == before + 1
+
+    run(folder, test)
+
+
+def test_unloading_waits_for_who_has_found_it(folder):
+    async def test(catalog: Catalog) -> None:
+        number, model = catalog.traffic.enter(), catalog.tensor("digits-tiny")
+        await catalog.unload("digits-tiny")
+        with pytest.raises(UnknownModel):
+            catalog.find("digits-tiny")
+        await model.run(PIXELS)
+        catalog.traffic.leave(number)
+
+    run(folder, test)
+
+
+def test_a_version_can_stand_beside_and_be_chosen_by_weight(folder):
+    async def test(catalog: Catalog) -> None:
+        old = catalog.find("digits-tiny").manifest.version
+        new = publish_again(folder)
+        await catalog.load("digits-tiny", take_over=False)
+        assert catalog.find("digits-tiny").manifest.version == old
+        targets = [{"model": f"digits-tiny:{version}"} for version in (old, new)]
+        catalog.set_alias("digits", Alias.model_validate({"targets": targets}))
+        seen = {(await ask(catalog, "digits")).manifest.version for _ in range(60)}
+        assert seen == {old, new}
+        await catalog.unload(f"digits-tiny:{new}")
+        assert {(await ask(catalog, "digits")).manifest.version for _ in range(20)} == {old}
+        with pytest.raises(InvalidRequest, match="load another version first"):
+            await catalog.unload(f"digits-tiny:{old}")
+
+    run(folder, test)
+
+
+def test_a_shadow_answers_unseen_and_its_agreement_is_counted(folder):
+    labels = {"model": "digits-tiny", "shadow": "other-tiny"}
+
+    async def test(catalog: Catalog) -> None:
+        alias = {"targets": [{"model": "digits-tiny"}], "shadow": {"model": "other-tiny"}}
+        catalog.set_alias("digits", Alias.model_validate(alias))
+        before = counted("shadow_compared", **labels), counted("shadow_agreed", **labels)
+        request = await ask(catalog, "digits")
+        assert request.manifest.tag == "digits-tiny"
+        while counted("shadow_compared", **labels) == before[0]:
+            await asyncio.sleep(0.001)
+        assert counted("shadow_agreed", **labels) == before[1] + 1
+
+    run(folder, test)
+
+
+def test_under_pressure_the_declared_cheaper_variant_answers(folder):
+    async def test(catalog: Catalog) -> None:
+        alias = {"targets": [{"model": "digits-tiny"}], "fallback": {"model": "other-tiny", "above": 0.0}}
+        catalog.set_alias("digits", Alias.model_validate(alias))
+        assert (await ask(catalog, "digits")).manifest.tag == "digits-tiny"
+        model, here = catalog.tensor("digits-tiny"), [catalog.traffic.enter() for _ in range(2)]
+        waiting = [asyncio.create_task(model.run(PIXELS)) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert catalog.find("digits").manifest.tag == "other-tiny"
+        await asyncio.gather(*waiting)
+        for number in here:
+            catalog.traffic.leave(number)
+
+    run(folder, test)
+
+
+@pytest.mark.parametrize("name", ["digits-tiny", "a:b", "a/b", ""])
+def test_an_alias_cannot_take_a_models_name_or_be_a_path(folder, name):
+    async def test(catalog: Catalog) -> None:
+        with pytest.raises(InvalidRequest):
+            catalog.set_alias(name, Alias.model_validate({"targets": [{"model": "digits-tiny"}]}))
+
+    run(folder, test)
+
+
+def test_an_alias_of_a_model_that_is_not_served_names_the_nearest(folder):
+    async def test(catalog: Catalog) -> None:
+        with pytest.raises(UnknownModel, match="did you mean 'digits-tiny'"):
+            catalog.set_alias("digits", Alias.model_validate({"targets": [{"model": "digit-tiny"}]}))
+
+    run(folder, test)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../digits", "./other"])
+def test_no_path_from_a_request_is_opened(folder, path):
+    async def test(catalog: Catalog) -> None:
+        with pytest.raises(InvalidRequest, match="is no tag"):
+            await catalog.load(path)
+
+    run(folder, test)

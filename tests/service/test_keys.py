@@ -1,0 +1,99 @@
+"""API keys: made, kept as hashes, found again; and each one's share."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import RateLimited, ServiceError
+from service.keys import Key, Keyring, new_key
+from service.quota import Quotas
+
+
+def test_a_new_key_is_found_by_its_hash_alone(tmp_path: Path):
+    secret, line = new_key("ci", ["infer"])
+    path = tmp_path / "keys.txt"
+    path.write_text(f"# ours\n\n{line} concurrency=4 rate=2.5\n")
+    found = Keyring.read(path).find(secret.encode())
+    assert (found.name, found.scopes, found.concurrency, found.rate) == ("ci", {"infer"}, 4, 2.5)
+    assert secret not in line
+    assert hashlib.sha256(secret.encode()).hexdigest() in line
+
+
+def test_a_wrong_key_is_nobodys():
+    ring = Keyring.read(None, ["right"])
+    assert ring.find(b"right").scopes == {"infer", "admin"}
+    assert ring.find(b"wrong") is None
+    assert ring.find(b"") is None
+    assert not Keyring()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("me infer hunter2hunter2", "not `name scopes sha256`"),
+        (f"me root {'0' * 64}", "the scopes are infer and admin"),
+        (f"m/e infer {'0' * 64}", "a key's name is"),
+        (f"me infer {'0' * 64} colour=red", "unknown 'colour'"),
+        (f"me infer {'0' * 64} rate=fast", "take a number"),
+    ],
+)
+def test_a_wrong_line_is_named_and_never_repeated(tmp_path, line, message):
+    (tmp_path / "keys.txt").write_text(line)
+    with pytest.raises(ServiceError, match="line 1") as caught:
+        Keyring.read(tmp_path / "keys.txt")
+    assert message in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(ServiceError, match="No such file"):
+        Keyring.read(tmp_path / "nothing")
+
+
+def key(**limits: float) -> Key:
+    return Key("k", frozenset({"infer"}), b"", **limits)
+
+
+def test_a_key_has_its_share_of_requests_at_once():
+    quotas = Quotas(2, None)
+    quotas.take(key())
+    quotas.take(key())
+    with pytest.raises(RateLimited, match="in hand"):
+        quotas.take(key())
+    quotas.give_back(key())
+    quotas.take(key())
+
+
+def test_a_key_of_its_own_limits_is_not_held_to_the_default():
+    quotas = Quotas(1, None)
+    for _ in range(3):
+        quotas.take(key(concurrency=3))
+
+
+@given(st.lists(st.floats(0, 0.5), max_size=60), st.integers(1, 20))
+def test_no_pattern_of_requests_gets_more_than_the_rate(pauses, rate):
+    now, passed = 0.0, 0
+    quotas = Quotas(None, rate, clock=lambda: now)
+    for pause in pauses:
+        now += pause
+        try:
+            quotas.take(key())
+        except RateLimited as error:
+            assert 0 < error.retry_after <= 1 / rate + 1e-9
+        else:
+            passed += 1
+    assert passed <= rate * (1 + now) + 1e-6
+
+
+def test_waiting_as_long_as_it_says_is_enough():
+    now = 100.0
+    quotas = Quotas(None, 4, clock=lambda: now)
+    for _ in range(4):
+        quotas.take(key())
+    with pytest.raises(RateLimited) as caught:
+        quotas.take(key())
+    now += caught.value.retry_after
+    quotas.take(key())

@@ -1,0 +1,249 @@
+"""A server as its operator sees it: keys, deadlines, draining, workers that die, changes while it runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from service.keys import new_key
+from tests.service.conftest import write_digits
+
+STREAM = {"model": "chatter-tiny", "prompt": "a", "max_tokens": 16_000, "stream": True}
+PREDICT = "/predict/digits-tiny"
+PIXELS = {"pixels": [[255]]}
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.fixture(scope="module")
+def keyed(serve, bundles, tmp_path_factory):
+    """A server with two keys: (server, the one for inference, the operator's)."""
+    path = tmp_path_factory.mktemp("keys") / "keys.txt"
+    user, user_line = new_key("user", ["infer"])
+    operator, operator_line = new_key("operator", ["admin"])
+    path.write_text(f"{user_line} concurrency=2\n{operator_line}\n")
+    with serve(str(bundles / "digits"), str(bundles / "chatter"), "--keys", str(path)) as server:
+        yield server, user, operator
+
+
+def test_without_a_known_key_nothing_is_answered_but_probes(keyed):
+    server, _, _ = keyed
+    assert server.http.get("/readyz").status_code == 200
+    for headers in ({}, bearer("mp-guess"), {"X-API-Key": "x"}, {"Authorization": "Basic eDp5"}):
+        for path in (PREDICT, "/v1/completions", "/metrics", "/", "/predict"):
+            answer = server.http.post(path, json=PIXELS, headers=headers)
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+def test_a_key_may_do_what_its_scopes_say(keyed):
+    server, user, operator = keyed
+    assert server.http.post(PREDICT, json=PIXELS, headers=bearer(user)).status_code == 200
+    assert server.http.post(PREDICT, json=PIXELS, headers={"X-API-Key": operator}).status_code == 200
+    refused = server.http.get("/admin/models", headers=bearer(user))
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+    assert server.http.post("/v1/load_lora_adapter", json={}, headers=bearer(user)).status_code == 403
+    assert server.http.get("/admin/models", headers=bearer(operator)).status_code == 200
+
+
+def test_a_key_has_so_many_requests_at_once_and_gets_them_back(keyed, eventually):
+    server, user, operator = keyed
+    with httpx.Client(base_url=server.url, headers=bearer(user), timeout=60) as client:
+        with (
+            client.stream("POST", "/v1/completions", json=STREAM),
+            client.stream("POST", "/v1/completions", json=STREAM),
+        ):
+            answer = client.post(PREDICT, json=PIXELS)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        eventually(lambda: client.post(PREDICT, json=PIXELS).status_code == 200)
+    assert server.http.post(PREDICT, json=PIXELS, headers=bearer(operator)).status_code == 200
+
+
+@pytest.mark.parametrize(("host", "allowed"), [("0.0.0.0", False), ("127.0.0.1", True)])
+def test_a_public_address_without_keys_is_refused(environment, bundles, host, allowed):
+    command = [
+        sys.executable,
+        "-m",
+        "service.cli",
+        "serve",
+        str(bundles / "digits"),
+        "--host",
+        host,
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1)
+    try:
+        assert process.stdout.readline().startswith("Serving") is allowed
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == (0 if allowed else 2)
+        assert ("--allow-public" in errors) is not allowed
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_modelpress_key_shows_a_key_once_and_keeps_its_hash(environment, tmp_path):
+    command = [sys.executable, "-m", "service.cli", "key", "ci", "--out", str(tmp_path / "keys")]
+    secret = subprocess.check_output(command, env=environment, text=True).strip()
+    kept = (tmp_path / "keys").read_text()
+    assert kept.startswith("ci infer ")
+    assert secret not in kept
+    assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o600
+
+
+def test_secrets_and_prompts_are_not_logged(environment, bundles):
+    variables = environment | {"MODELPRESS_API_KEYS": "s3cret"}
+    command = [sys.executable, "-m", "service.cli", "serve", str(bundles / "digits"), "--port", "0", "--json"]
+    process = subprocess.Popen(command, env=variables, text=True, stdout=-1, stderr=-1)
+    try:
+        url = json.loads(process.stdout.readline())["url"]
+        headers = bearer("s3cret") | {"X-Request-ID": "r9"}
+        httpx.post(f"{url}{PREDICT}?key=s3cret", json=PIXELS, headers=headers)
+        httpx.post(f"{url}{PREDICT}", json=PIXELS, headers=bearer("s3cret?"))
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert "s3cret" not in log
+    good, bad = map(json.loads, log.splitlines())
+    assert (good["request_id"], good["status"], good["key"], good["model"]) == (
+        "r9",
+        200,
+        "env0",
+        "digits-tiny",
+    )
+    assert bad["status"] == 401
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf"])
+def test_a_deadline_that_is_none_is_a_400(server, value):
+    answer = server.http.post(PREDICT, json=PIXELS, headers={"X-Request-Timeout": value})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(server):
+    answer = server.http.post(PREDICT, json=PIXELS, headers={"X-Request-Timeout": "0.0000001"})
+    assert (answer.status_code, answer.json()["code"]) == (429, "deadline_unmeetable")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_every_answer_says_which_variant_it_is_from(server):
+    version = server.http.get("/v2/models/digits-tiny").json()["versions"][0]
+    assert server.http.post(PREDICT, json=PIXELS).headers["X-Model-Variant"] == f"digits-tiny:{version}"
+    assert "X-Model-Variant" not in server.http.get("/v1/models").headers
+
+
+def test_sigterm_flips_readiness_refuses_new_work_and_lets_a_stream_finish(serve, bundles):
+    short = STREAM | {"max_tokens": 4000}
+    with (
+        serve(str(bundles / "chatter")) as server,
+        server.http.stream("POST", "/v1/completions", json=short) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGTERM)
+        with httpx.Client(base_url=server.url) as other:
+            while other.get("/readyz").status_code == 200:
+                pass
+            refused = other.post("/v1/completions", json=STREAM)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+            assert refused.headers["Retry-After"]
+            assert other.get("/livez").status_code == 200
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert server.process.wait(timeout=20) == 0
+
+
+def test_a_killed_worker_is_replaced_and_its_clients_get_an_error(serve, bundles, eventually):
+    with serve(str(bundles / "chatter"), "--workers", "2") as server:
+        parent = psutil.Process(server.process.pid)
+        eventually(lambda: server.metrics().get("modelpress_workers") == 2)
+        before = {worker.pid for worker in parent.children()}
+        started, failures = threading.Barrier(5), []
+
+        def stream(_: int) -> None:
+            with (
+                httpx.Client(base_url=server.url, timeout=30) as client,
+                client.stream("POST", "/v1/completions", json=STREAM) as response,
+            ):
+                lines = response.iter_lines()
+                next(lines)
+                started.wait(20)
+                try:
+                    for _line in lines:
+                        pass
+                except httpx.TransportError as error:
+                    failures.append(error)
+
+        with ThreadPoolExecutor(4) as pool:
+            streams = [pool.submit(stream, index) for index in range(4)]
+            started.wait(20)
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+            for each in streams:
+                each.result(30)
+        assert len(failures) == 4
+        eventually(lambda: len({worker.pid for worker in parent.children()} - before) == 2)
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            assert client.get("/readyz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
+
+
+def test_workers_are_counted_together(serve, bundles, eventually):
+    series = (
+        'modelpress_request_duration_seconds_count{model="digits-tiny",route="/predict/{model}",status="200"}'
+    )
+    with serve(str(bundles / "digits"), "--workers", "2") as server:
+        for _ in range(20):
+            # A connection of its own, so that both workers get some.
+            assert httpx.post(server.url + PREDICT, json=PIXELS).status_code == 200
+        eventually(lambda: server.metrics().get(series) == 20)
+
+
+def test_the_first_workers_mistake_is_one_line(environment, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "service.cli",
+        "serve",
+        str(tmp_path / "no"),
+        "--workers",
+        "2",
+        "--port",
+        "0",
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "no bundle here" in done.stderr
+
+
+def test_models_are_listed_aliased_and_unloaded_over_http(serve, bundles, tmp_path: Path):
+    write_digits(tmp_path / "other", "other")
+    with serve(str(bundles / "digits"), str(tmp_path / "other")) as server:
+        http = server.http
+        alias = {"targets": [{"model": "digits-tiny"}], "shadow": {"model": "other-tiny", "share": 0.5}}
+        assert http.put("/admin/aliases/digits", json=alias).status_code == 200
+        assert http.post("/predict/digits", json=PIXELS).json()["model"] == "digits-tiny"
+        listed = http.get("/admin/models").json()
+        assert listed["models"].keys() == {"digits-tiny", "other-tiny"}
+        assert listed["aliases"]["digits"]["shadow"]["share"] == 0.5
+        assert http.post("/admin/models/other-tiny/unload").status_code == 200
+        assert http.post("/predict/other-tiny", json=PIXELS).status_code == 404
+        # Its shadow is gone: the alias goes on without.
+        assert http.post("/predict/digits", json=PIXELS).status_code == 200
+        assert http.delete("/admin/aliases/digits").status_code == 200
+        assert http.post("/predict/digits", json=PIXELS).status_code == 404
+        assert http.post("/admin/models/nothing/load").status_code == 400
+        assert http.put("/admin/aliases/digits", json={"targets": []}).status_code == 400
