@@ -60,7 +60,8 @@ class Catalog:
         traffic: Traffic | None = None,
     ) -> None:
         self.settings = settings
-        self.traffic = traffic or Traffic()
+        # An idle one is empty, and so is false.
+        self.traffic = Traffic() if traffic is None else traffic
         self.pool = Pool(settings.threads or available_cores(), settings.queue)
         self.aliases: dict[str, Alias] = {}
         self._entries: dict[str, Entry] = {}
