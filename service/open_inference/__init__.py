@@ -12,12 +12,13 @@ from service.open_inference.repository import index, load, unload
 
 __all__ = ["routes", "server"]
 
+# The first match wins, and `infer` is what nearly every request asks for.
 routes = [
+    Route("/models/{name}/infer", infer, methods=["POST"]),
     Route("/health/live", live),
     Route("/health/ready", ready),
     Route("/models/{name}", model),
     Route("/models/{name}/ready", model_ready),
-    Route("/models/{name}/infer", infer, methods=["POST"]),
     Route("/models/{name}/versions/{version}", model),
     Route("/models/{name}/versions/{version}/ready", model_ready),
     Route("/models/{name}/versions/{version}/infer", infer, methods=["POST"]),
