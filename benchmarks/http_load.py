@@ -1,8 +1,9 @@
 """The cheapest honest HTTP client that Python has: raw keep-alive connections, about 20 µs a request.
 
-`modelpress loadtest` is the tool for deployments; this one is for comparing servers that answer in a fifth of a millisecond,
-where a real client would be most of what is measured. Closed loop: each of `clients` connections sends as soon as it is
-answered. Open loop: requests have planned times, and latency counts from those.
+`modelpress loadtest` is the tool for deployments; this one is for comparing servers that answer in a fifth
+of a millisecond, where a real client would be most of what is measured. Closed loop: each of `clients`
+connections sends as soon as it is answered. Open loop: requests have planned times, and latency counts from
+those.
 """
 
 import asyncio

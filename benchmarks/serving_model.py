@@ -1,4 +1,4 @@
-"""The bundles that `serving.py` serves: a digits classifier of 9,610 parameters, and wider ones where the model must weigh."""
+"""The bundle that `serving.py` serves: a digits classifier of 9,610 parameters."""
 
 from pathlib import Path
 
@@ -16,11 +16,13 @@ def write_mlp(target: Path, widths: tuple[int, ...] = (128, 10), name: str = "di
     rng, nodes, weights, last = np.random.default_rng(0), [], [], "pixels"
     for layer, (inner, outer) in enumerate(zip((PIXELS, *widths), widths, strict=False)):
         scale = 1 / np.sqrt(inner)
-        weights.append(numpy_helper.from_array(rng.normal(0, scale, (inner, outer)).astype("f4"), f"w{layer}"))
+        matrix = rng.normal(0, scale, (inner, outer)).astype("f4")
+        weights.append(numpy_helper.from_array(matrix, f"w{layer}"))
         weights.append(numpy_helper.from_array(np.zeros(outer, "f4"), f"b{layer}"))
         final = layer == len(widths) - 1
         output = "logits" if final else f"h{layer}"
-        nodes.append(helper.make_node("Gemm", [last, f"w{layer}", f"b{layer}"], [output if final else f"g{layer}"]))
+        product = output if final else f"g{layer}"
+        nodes.append(helper.make_node("Gemm", [last, f"w{layer}", f"b{layer}"], [product]))
         if not final:
             nodes.append(helper.make_node("Relu", [f"g{layer}"], [output]))
         last = output

@@ -175,7 +175,7 @@ class Batcher:
             raise TooBusy(f"{self._waiting_rows} rows wait for {tag} already; try again", self.backlog)
 
     def _expected_wait(self, rows: int) -> float:
-        """Seconds until a batch could begin with `rows` more, if the batches before it are as full as pays."""
+        """Seconds until `rows` more could begin, if the batches before are as full as pays."""
         if not self._running and not self._waiting_rows:
             return 0.0
         running = max(0.0, self._ends - asyncio.get_running_loop().time())

@@ -1,4 +1,4 @@
-"""The yardstick: a bare Starlette handler that does the same work as `/v2/models/NAME/infer`, and nothing else.
+"""The yardstick: a bare Starlette handler that does the work of `/v2/models/NAME/infer`, and nothing else.
 
 python starlette_app.py MODEL.onnx PORT
 """

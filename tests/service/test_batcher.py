@@ -128,8 +128,7 @@ def test_overload_lowers_what_is_accepted_and_not_what_is_finished(model):
                 await within(1, batcher.run(image(1)))
                 name = "good" if loop.time() - began <= 1 else "late"
             except DeadlineUnmeetable as error:
-                assert error.retry_after > 0
-                name = "refused"
+                name = "refused" if error.retry_after > 0 else "refused without a time"
             except DeadlineExceeded:
                 name = "expired"
             outcomes[name] = outcomes.get(name, 0) + 1
