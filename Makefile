@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow check serve clean
+.PHONY: demo test test-slow zoo-table check serve clean
 
 demo: $(INSTALLED)
 	$(BIN)/modelpress demo
@@ -13,6 +13,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -q -m slow --timeout 3600
+
+zoo-table: $(INSTALLED)
+	$(BIN)/python benchmarks/zoo.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -143,7 +143,7 @@ def _token_hits(logits: Array, targets: Array) -> Array:
 def _node_hits(logits: Array, targets: Array) -> Array:
     """One row a scored node: a graph of many is one example, and an interval wants more than one."""
     counted = targets != IGNORED
-    return (logits.argmax(-1) == targets)[counted].astype(np.float64)[:, None]
+    return np.asarray((logits.argmax(-1) == targets)[counted], np.float64)[:, None]
 
 
 def _overlaps(logits: Array, targets: Array) -> Array:

@@ -52,7 +52,7 @@ def _suppress(boxes: Array, classes: Array, settings: Suppression) -> Array:
     """Places of the boxes that stay, greedily from the first on (non-maximum suppression)."""
     rivals = (intersection_over_union(boxes, boxes) >= settings.iou) & (classes[:, None] == classes)
     gone = np.zeros(len(boxes), bool)
-    kept = []
+    kept: list[int] = []
     for place in range(len(boxes)):
         if not gone[place] and len(kept) < settings.most:
             kept.append(place)

@@ -25,7 +25,7 @@ def batch_graphs(graphs: Sequence[Mapping[str, Any]], processing: GraphProcessin
         raise InputError("the batch is empty; send at least one graph")
     read = [_graph(graph, processing, index) for index, graph in enumerate(graphs)]
     nodes, edges = (max(len(parts[part]) for parts in read) for part in (0, 1))
-    batch = {
+    batch: dict[str, Array] = {
         "features": np.zeros((len(read), nodes, processing.width), np.float32),
         # One padding edge at least: a tensor must not be empty.
         "edges": np.full((len(read), max(edges, 1), 2), NO_EDGE, np.int64),

@@ -50,4 +50,4 @@ def _features(archive: Any) -> Array:
     """Which words each paper uses, as shares of its words, float32 [papers, words] (Kipf and Welling's)."""
     features: Array = np.zeros(tuple(archive["shape"]), np.float32)
     features[archive["feature_row"], archive["feature_col"]] = 1
-    return features / np.maximum(features.sum(1, keepdims=True), 1)
+    return np.asarray(features / np.maximum(features.sum(1, keepdims=True), 1))

@@ -19,7 +19,7 @@ from models.datasets.dataset import Array, Dataset, Split, SplitName, View
 from models.datasets.encoding import image_split
 from models.errors import DataError
 from models.storage import code_digest, digest
-from runtime.manifest import ImageProcessing, Suppression
+from runtime.manifest import ImageProcessing, Suppression, Task
 
 SIZE, OBJECTS = 64, 4
 # The sides of a digit, in pixels.
@@ -65,7 +65,7 @@ def open_dataset(view: View) -> Dataset:
         return Split(encoded.inputs, _targets(scenes, detects), encoded.raw)
 
     labels = digits.LABELS if detects else (BACKGROUND, *digits.LABELS)
-    task = "object-detection" if detects else "segmentation"
+    task: Task = "object-detection" if detects else "segmentation"
     return Dataset("scenes", task, fingerprint(), labels, processing, load)
 
 

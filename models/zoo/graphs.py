@@ -51,7 +51,7 @@ class GraphConvolution(nn.Module):
         self.linear = nn.Linear(inputs, outputs)
 
     def forward(self, features: Tensor, edges: Edges) -> Tensor:
-        hidden = self.linear(features)
+        hidden: Tensor = self.linear(features)
         scale = (edges.degree() + 1).rsqrt()
         weight = edges.weight * scale[edges.source] * scale[edges.target]
         return edges.neighbours(hidden, weight) + hidden * scale[:, None] ** 2
@@ -79,7 +79,6 @@ class GraphAttention(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
         self.linear = nn.Linear(inputs, outputs, bias=False)
         self.source = nn.Parameter(torch.empty(heads, outputs // heads))
         self.target = nn.Parameter(torch.empty(heads, outputs // heads))
@@ -88,7 +87,8 @@ class GraphAttention(nn.Module):
             nn.init.xavier_uniform_(vector)
 
     def forward(self, features: Tensor, edges: Edges) -> Tensor:
-        hidden = self.linear(features).unflatten(-1, (self.heads, -1))
+        size = (-1, *self.source.shape)
+        hidden: Tensor = self.linear(features).view(size)
         source, target = (hidden * self.source).sum(-1), (hidden * self.target).sum(-1)
         own = nn.functional.leaky_relu(source + target, 0.2)
         scores = nn.functional.leaky_relu(source[edges.source] + target[edges.target], 0.2)
@@ -96,7 +96,7 @@ class GraphAttention(nn.Module):
         weight, own = (scores - largest).exp() * edges.weight[:, None], (own - largest).exp()
         total = edges.sum(weight) + own
         gathered = edges.sum((hidden[edges.source] * weight[..., None]).flatten(1))
-        mixed = gathered.unflatten(-1, (self.heads, -1)) + hidden * own[..., None]
+        mixed = gathered.view(size) + hidden * own[..., None]
         return (mixed / total[..., None]).flatten(1) + self.bias
 
 
