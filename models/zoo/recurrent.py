@@ -3,7 +3,8 @@
 input_ids and attention_mask, int64 [batch, sequence] padded on the right, to logits float32 [batch, classes].
 The backward layers read each text from its own last token on, so that an answer does not depend on how far
 its neighbours in the batch made it be padded. The trade-off: two layers of one direction in place of torch's
-one of both, since ONNX has no packed sequences.
+one of both, since ONNX has no packed sequences. There is no plain
+RNN: torch 2.13 exports one only for texts of one fixed length.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,11 +12,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-CELLS: Mapping[str, Callable[..., nn.Module]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+CELLS: Mapping[str, Callable[..., nn.Module]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class RecurrentClassifier(nn.Module):
-    """`cell` is "rnn" (Elman, 1990), "lstm" (Hochreiter and Schmidhuber, 1997) or "gru" (Cho et al., 2014).
+    """`cell` is "lstm" (Hochreiter and Schmidhuber, 1997) or "gru" (Cho et al., 2014).
 
     Max-pooling over time is Conneau et al.'s (2017, arXiv:1705.02364).
     """
