@@ -5,7 +5,7 @@ from types import MappingProxyType
 from models.registry import ModelSpec, TrainingRecipe, register
 
 _RECIPE = TrainingRecipe(
-    steps=1500, batch_size=16, learning_rate=3e-3, clip_norm=5.0, max_seconds=160.0, threads=1
+    steps=2500, batch_size=16, learning_rate=3e-3, clip_norm=5.0, max_seconds=160.0, threads=1
 )
 
 

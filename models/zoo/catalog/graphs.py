@@ -35,7 +35,7 @@ _graph(
     "Kipf and Welling, Semi-supervised classification with graph convolutions, arXiv:1609.02907, 2016",
 )
 _graph(
-    "graphsage", 0.77, 92_199, "Hamilton et al., Inductive representation learning, arXiv:1706.02216, 2017"
+    "graphsage", 0.75, 92_199, "Hamilton et al., Inductive representation learning, arXiv:1706.02216, 2017"
 )
 _graph("gat", 0.77, 92_373, "Velickovic et al., Graph attention networks, arXiv:1710.10903, 2017")
 _graph("gin", 0.68, 96_449, "Xu et al., How powerful are graph neural networks?, arXiv:1810.00826, 2018")
