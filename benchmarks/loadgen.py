@@ -23,6 +23,7 @@ from loadtests.recording import Recording
 from loadtests.result import build
 from loadtests.scenario import Scenario
 from loadtests.session import run
+from loadtests.terminal import figure
 
 BODY = b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 0.5]}]}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
@@ -106,8 +107,8 @@ def main() -> None:
         assert latency is not None
         print(
             f"{rate:10.0f}{generator.achieved_rps:10.0f}{result.summary.failed:8d}"
-            f"{lag.percentiles['p50'].value:9.3f}{lag.percentiles['p99'].value:12.3f}"
-            f"{latency.percentiles['p99'].value:16.3f}{generator.cpu_share:6.0%}  {result.outcome}"
+            f"{figure(lag, 'p50'):>9}{figure(lag, 'p99'):>12}"
+            f"{figure(latency, 'p99'):>16}{generator.cpu_share:6.0%}  {result.outcome}"
         )
 
 

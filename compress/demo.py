@@ -37,7 +37,7 @@ SCHEMES = {
 MAX_DROP = {"int4": 0.03}
 # Held-out images, or windows of 256 tokens: enough for intervals of a point of accuracy or of perplexity.
 EXAMPLES = {"zoo:lenet5": 360, "zoo:gpt-mini": 128}
-# Task -> scenario, requests a second, seconds: short, so the table marks percentiles of few samples.
+# Task -> scenario, requests a second, seconds: short, so that a p99 is "n/a" for want of samples.
 SCENARIOS = {"image-classification": ("digits", 50.0, 4.0), "text-generation": ("complete", 5.0, 5.0)}
 PROMPT = "def read_lines(path):\n    "
 QUESTIONS = 5
@@ -58,7 +58,7 @@ def run_demo(out: Path, as_json: bool) -> None:
     page = out / "report.html"
     write_report(manifests, page, out / "loadtests")
     console.print(table.bundle_tables(manifests, {tag: _served(result) for tag, result in served.items()}))
-    console.print("\np50/p99: served, under load, from the planned send; * too few samples for a bound")
+    console.print("\np50/p99: served, under load, from the planned send; n/a: too few samples")
     console.print(f"report: {page}   took {time.perf_counter() - start:.0f} s")
     if as_json:
         rows = [{**m.model_dump(mode="json"), "served": served[m.tag]["summary"]} for m in manifests]
@@ -169,8 +169,8 @@ def _served(result: dict[str, Any]) -> str:
 
 
 def _percentile(figure: dict[str, Any]) -> str:
-    """The value, starred where the load test says that it had too few samples for a bound."""
-    return f"{figure['value']:.1f}{'' if figure['enough_samples'] else '*'}"
+    """The value, or "n/a" where the load test had too few samples for it."""
+    return "n/a" if figure["value"] is None else f"{figure['value']:.1f}"
 
 
 def _post(url: str, body: bytes, content_type: str) -> Any:

@@ -34,6 +34,7 @@ Verdict = Literal["better", "worse", "cannot tell"]
 MEASURES: dict[str, Callable[[Summary], float | None]] = {
     "latency p50": lambda summary: _percentile(summary, "latency_ms", "p50"),
     "latency p95": lambda summary: _percentile(summary, "latency_ms", "p95"),
+    "latency p99": lambda summary: _percentile(summary, "latency_ms", "p99"),
     "TTFT p50": lambda summary: _percentile(summary, "ttft_ms", "p50"),
     "TPOT p50": lambda summary: _percentile(summary, "tpot_ms", "p50"),
     "goodput": lambda summary: summary.goodput_rps or None,
@@ -137,12 +138,14 @@ def _measure_pair(
 
 
 def judge(first: Sequence[Summary], second: Sequence[Summary]) -> list[Ratio]:
-    """A ratio for each measure that every run has."""
+    """A ratio for each measure that every run has enough samples for; of the tail, the furthest one."""
     found: dict[str, NDArray[np.float64]] = {}
     for name, figure in MEASURES.items():
         figures = [[figure(summary) for summary in side] for side in (first, second)]
         if all(value is not None for side in figures for value in side):
             found[name] = np.array(figures, dtype=np.float64)
+    if "latency p99" in found:
+        del found["latency p95"]
     return [ratio(name, figures[0], figures[1], ERROR / len(found)) for name, figures in found.items()]
 
 

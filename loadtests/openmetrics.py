@@ -76,5 +76,6 @@ def _percentiles(measure: str, parts: dict[str, Summary]) -> Metric:
     for request, summary in parts.items():
         distribution = getattr(summary, f"{measure}_ms")
         for name, found in distribution.percentiles.items() if distribution else ():
-            family.add_metric([request, f"{float(name[1:]) / 100:g}"], found.value / 1e3)
+            if found.value is not None:
+                family.add_metric([request, f"{float(name[1:]) / 100:g}"], found.value / 1e3)
     return family

@@ -19,9 +19,11 @@ from rich.text import Text
 from loadtests.pacing import now
 from loadtests.recording import Recording
 from loadtests.session import Watch
+from loadtests.statistics import describe
+from loadtests.terminal import figure
 
 REDRAWS_PER_SECOND = 2
-LATEST = 500
+LATEST = 1000
 HISTORY = 40
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -42,10 +44,10 @@ class Live:
         grid = Grid.grid(padding=(0, 2))
         grid.add_row("answered", f"{self._rates[-1]:.1f}/s", Text(sparkline(self._rates), "cyan"))
         if len(latest):
-            p50, p99 = np.percentile(latest, [50, 99])
-            grid.add_row(
-                "latency", f"p50 {p50:.1f}  p99 {p99:.1f} ms", Text(sparkline(self._medians), "green")
-            )
+            distribution = describe(latest)
+            assert distribution is not None
+            shown = "  ".join(f"{name} {figure(distribution, name)}" for name in ("p50", "p99"))
+            grid.add_row("latency", f"{shown} ms", Text(sparkline(self._medians), "green"))
         grid.add_row("in flight", str(recording.sent - recording.ended), "")
         failed = Text(str(recording.failed), "bold red" if recording.failed else "")
         grid.add_row("failed", failed, Text(errors(recording), "red"))

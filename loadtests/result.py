@@ -24,7 +24,7 @@ from loadtests.scenario import Scenario
 from loadtests.schedule import OnOffArrivals, StagedArrivals, TraceArrivals
 from loadtests.server import Server
 from loadtests.steady import Steady
-from loadtests.summary import Summary, Window, summarise
+from loadtests.summary import Summary, Window, planned_in, summarise
 from loadtests.verdict import LATE_MS, Generator, Judgement, Outcome, judge, outcome, why_invalid
 
 PACKAGES = ("modelpress", "httptools", "numpy", "uvloop")
@@ -125,14 +125,12 @@ def assemble(
     settled = find_steady(scenario, samples)
     window = measured_window(scenario, samples, course, settled)
     limits = limits_per_request(scenario.objectives)
-    summary = summarise(samples, window, limits, schedule.at_once(scenario.arrivals))
-    by_request = [
-        summarise(samples.take(samples.request == number), window, limits)
-        for number in range(len(scenario.mix))
-    ]
+    at_once = schedule.at_once(scenario.arrivals)
+    summary = summarise(samples, window, limits, at_once)
+    parts = [samples.take(samples.request == number) for number in range(len(scenario.mix))]
     generator = describe_generator(samples, window, course)
-    judgements = judge(scenario.objectives, summary)
-    invalid = list(why_invalid(summary, by_request, generator))
+    judgements = judge(scenario.objectives, planned_in(window, samples), at_once)
+    invalid = list(why_invalid(summary, [planned_in(window, part) for part in parts], generator))
     if shard[1] > 1:
         invalid.append(f"shard {shard[0]} of {shard[1]}: merge it with the others")
     return Result(
@@ -140,7 +138,7 @@ def assemble(
         invalid=invalid,
         objectives=judgements,
         summary=summary,
-        by_request=by_request,
+        by_request=[summarise(part, window, limits) for part in parts],
         counts=counts.model_copy(update={"measured": summary.requests}),
         generator=generator,
         steady=settled,
@@ -178,7 +176,7 @@ def measured_window(scenario: Scenario, samples: Samples, course: Course, settle
 
 def describe_generator(samples: Samples, window: Window, course: Course) -> Generator:
     """The achieved rate stretches the window to the last send that was planned in it."""
-    planned = samples.take(window.holds(samples.planned_ms))
+    planned = planned_in(window, samples)
     last_sent = float((planned.planned_ms + planned.lag_ms).max(initial=window.end))
     stretched = Window(window.start, last_sent)
     return Generator(

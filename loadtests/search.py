@@ -15,10 +15,10 @@ from loadtests.errors import InvalidOption
 from loadtests.objectives import Limit, limits
 from loadtests.point import Point, Series, Verdict, knee, point
 from loadtests.result import Result
-from loadtests.samples import Floats, Samples
 from loadtests.scenario import Scenario, changed
+from loadtests.schedule import at_once
 from loadtests.statistics import bounding_rank, samples_needed, tail
-from loadtests.summary import present, queries
+from loadtests.summary import measured, planned_in
 from loadtests.sweep import Measure, with_rate
 
 # The chance of a wrong verdict on one limit, either way, as in LoadGen.
@@ -161,18 +161,10 @@ def samples_per_run(scenario: Scenario, repeats: int) -> float:
 
 def count(limit: Limit, result: Result, tally: Tally) -> None:
     """Add one run's samples."""
-    samples = result.samples.samples()
-    values = measured(samples.take(result.window.holds(samples.planned_ms)), limit, result)
+    planned = planned_in(result.window, result.samples.samples())
+    values = measured(planned, limit.measure, at_once(result.scenario.arrivals))
     tally.samples += len(values)
     tally.beyond += int((values > limit.limit_ms).sum())
-
-
-def measured(samples: Samples, limit: Limit, result: Result) -> Floats:
-    """The samples of a limit's measure, in milliseconds."""
-    if limit.measure == "query":
-        return queries(samples, getattr(result.scenario.arrivals, "samples_per_query", 1))
-    good = samples.take(samples.good)
-    return good.gaps_ms if limit.measure == "itl" else present(getattr(good, f"{limit.measure}_ms"))
 
 
 def decide(limit: Limit, tally: Tally) -> Verdict:

@@ -24,11 +24,10 @@ CONFIDENCE = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Percentile:
-    """An empirical percentile and its upper bound at 99 % confidence, which needs enough samples to exist."""
+    """An empirical percentile and its upper bound at 99 % confidence; neither with too few samples."""
 
-    value: float
+    value: float | None
     samples: int
-    enough_samples: bool
     upper_bound: float | None
 
 
@@ -63,16 +62,21 @@ def label(percent: float) -> str:
 
 
 def percentile(ascending: NDArray[np.float64], percent: float) -> Percentile:
-    """Nearest rank: the smallest sample with at least `percent` % of all samples at or below it."""
+    """The percentile of samples in ascending order, and its bound."""
     count = len(ascending)
-    rank = -(-count * round(percent * 10) // 1000)
     bound = bounding_rank(count, percent)
+    if not bound:
+        return Percentile(None, count, None)
     return Percentile(
-        value=float(ascending[rank - 1]),
+        value=float(ascending[nearest_rank(count, percent) - 1]),
         samples=count,
-        enough_samples=bound > 0,
-        upper_bound=float(ascending[count - bound]) if bound else None,
+        upper_bound=float(ascending[count - bound]),
     )
+
+
+def nearest_rank(count: int, percent: float) -> int:
+    """The smallest rank, from 1, with at least `percent` % of all samples at or below it."""
+    return -(-count * round(percent * 10) // 1000)
 
 
 def bounding_rank(count: int, percent: float) -> int:

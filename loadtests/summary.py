@@ -71,14 +71,10 @@ class Summary:
     def error_rate(self) -> float:
         return self.failed / self.requests if self.requests else 0.0
 
-    def distribution(self, measure: Measure) -> Distribution | None:
-        found: Distribution | None = getattr(self, f"{measure}_ms")
-        return found
-
 
 def summarise(samples: Samples, window: Window, limits: Mapping[Measure, float], at_once: int = 1) -> Summary:
     """`limits` are what one request may take, in milliseconds, to count towards goodput."""
-    planned = samples.take(window.holds(samples.planned_ms))
+    planned = planned_in(window, samples)
     good = planned.take(planned.good)
     arrived = samples.take(samples.answered & window.holds(samples.ended_ms))
     counted = arrived.tokens[arrived.tokens >= 0]
@@ -100,6 +96,18 @@ def summarise(samples: Samples, window: Window, limits: Mapping[Measure, float],
         itl_ms=describe(good.gaps_ms),
         query_ms=describe(queries(planned, at_once)) if at_once > 1 else None,
     )
+
+
+def planned_in(window: Window, samples: Samples) -> Samples:
+    return samples.take(window.holds(samples.planned_ms))
+
+
+def measured(planned: Samples, measure: Measure, at_once: int = 1) -> Floats:
+    """The samples of one measure in milliseconds, of good answers."""
+    if measure == "query":
+        return queries(planned, at_once)
+    good = planned.take(planned.good)
+    return good.gaps_ms if measure == "itl" else present(getattr(good, f"{measure}_ms"))
 
 
 def within(samples: Samples, limits: Mapping[Measure, float]) -> Mask:

@@ -1,7 +1,7 @@
 """Results as a person reads them on a terminal: the verdict, one table, and what it does not show.
 
-A percentile marked `*` had too few samples for an upper bound at 99 % confidence. The figure is still what
-was measured; it is no claim about the server.
+A percentile with too few samples for an upper bound at 99 % confidence is "n/a": the figure would be one
+run's luck, and no claim about the server. Pages show the same texts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -85,7 +85,7 @@ def figures(result: Result) -> Iterator[str]:
     for judgement in result.objectives:
         yield f"objective {describe(judgement)}"
     if needs := [f"{label(percent)} needs {samples_needed(percent)}" for percent in scarce(result)]:
-        yield f"* too few samples for a bound: {', '.join(needs)}"
+        yield f"n/a: too few samples; {', '.join(needs)}"
 
 
 def mlperf(result: Result) -> str | None:
@@ -93,9 +93,9 @@ def mlperf(result: Result) -> str | None:
     summary = result.summary
     match result.scenario.arrivals:
         case SingleStream() if summary.latency_ms:
-            return f"SingleStream: p90 latency {summary.latency_ms.percentiles['p90'].value:.2f} ms"
+            return f"SingleStream: p90 latency {figure(summary.latency_ms, 'p90')} ms"
         case MultiStream() if summary.query_ms:
-            return f"MultiStream: p99 latency of a query {summary.query_ms.percentiles['p99'].value:.2f} ms"
+            return f"MultiStream: p99 latency of a query {figure(summary.query_ms, 'p99')} ms"
         case Offline():
             return f"Offline: {summary.rows_per_s:.1f} samples/s"
         case PoissonArrivals(kind="server"):
@@ -128,20 +128,28 @@ def server(result: Result) -> Iterator[str]:
 
 
 def scarce(result: Result) -> list[float]:
-    """The percentiles that carry a `*` somewhere in the table."""
+    """The percentiles that are "n/a" somewhere in the table."""
     shown = [row for summary in (result.summary, *result.by_request) for row in measures(summary).values()]
     return [
         percent
         for percent in PERCENTILES
-        if any(not distribution.percentiles[label(percent)].enough_samples for distribution in shown)
+        if any(distribution.percentiles[label(percent)].value is None for distribution in shown)
     ]
 
 
 def describe(judgement: Judgement) -> str:
     """`p99_ms 43.1 of at most 50: met, not proven`"""
-    value = "unmeasured" if judgement.value is None else f"{judgement.value:g}"
     verdict = "MISSED" if not judgement.met else "met" if judgement.proven else "met, not proven"
-    return f"{judgement.objective} {value} of at most {judgement.limit:g}: {verdict}"
+    return f"{judgement.objective} {measured(judgement)} of at most {judgement.limit:g}: {verdict}"
+
+
+def measured(judgement: Judgement) -> str:
+    """The figure; without one, what there is instead."""
+    if judgement.value is not None:
+        return f"{judgement.value:g}"
+    if not judgement.samples:
+        return "unmeasured"
+    return f"n/a ({judgement.beyond} of {judgement.samples} samples beyond)"
 
 
 def measures(summary: Summary) -> dict[str, Distribution]:
@@ -164,10 +172,16 @@ def _add_rows(grid: Table, summary: Summary, prefix: str) -> None:
 
 
 def cells(distribution: Distribution) -> Iterator[str]:
-    for percentile in distribution.percentiles.values():
-        yield _figure(percentile.value) + ("" if percentile.enough_samples else "*")
+    for name in distribution.percentiles:
+        yield figure(distribution, name)
     yield _figure(distribution.max)
     yield f"{distribution.samples}"
+
+
+def figure(distribution: Distribution, name: str) -> str:
+    """A percentile, or "n/a" where there were too few samples for it."""
+    value = distribution.percentiles[name].value
+    return "n/a" if value is None else _figure(value)
 
 
 def _figure(value: float) -> str:
@@ -179,11 +193,7 @@ def one_line(result: Result) -> str:
     """A run among several, while they go on."""
     summary, generator = result.summary, result.generator
     latency = summary.latency_ms
-    figures = (
-        f"p50 {_figure(latency.percentiles['p50'].value)}  p99 {_figure(latency.percentiles['p99'].value)} ms"
-        if latency
-        else "no answer"
-    )
+    figures = f"p50 {figure(latency, 'p50')}  p99 {figure(latency, 'p99')} ms" if latency else "no answer"
     return (
         f"{generator.offered_rps:8.1f}/s sent  {summary.throughput_rps:8.1f}/s answered  {figures}  "
         f"{summary.failed} failed  {result.outcome}"
@@ -241,7 +251,7 @@ def point_headings(series: Series) -> list[str]:
 def point_cells(found: Point, headings: Sequence[str]) -> list[str]:
     """One load's figures under these headings."""
     summary = found.summary
-    percentiles = summary.latency_ms.percentiles if summary.latency_ms else {}
+    latency = summary.latency_ms
     cells = {
         "sent/s": f"{found.offered_rps:.1f}",
         "answered/s": f"{summary.throughput_rps:.1f}",
@@ -250,5 +260,6 @@ def point_cells(found: Point, headings: Sequence[str]) -> list[str]:
         "verdict": found.verdict or "",
         "runs": f"{found.runs}",
     }
-    cells |= {f"{name} ms": _figure(percentile.value) for name, percentile in percentiles.items()}
+    if latency:
+        cells |= {f"{name} ms": figure(latency, name) for name in latency.percentiles}
     return [f"{found.load:.4g}", *(cells.get(heading, "") for heading in headings[1:])]

@@ -1,17 +1,21 @@
 """Judges a run: is it valid at all, and did it meet its objectives?
 
 A run is invalid when its own generator, rather than the server, may have made the figures. An objective is
-met by the empirical percentile; it is proven only if the upper bound at 99 % confidence meets it too, which
-needs samples.
+met if no more samples lie beyond the limit than its percentile allows; it is proven only if so few do that
+the upper bound at 99 % confidence meets it too, which needs samples. Both count, and so can be said of a
+percentile that has too few samples to be given.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from loadtests.objectives import Limit, Objectives, limits
-from loadtests.statistics import Distribution, label
-from loadtests.summary import Summary
+from loadtests.samples import Floats, Samples
+from loadtests.statistics import bounding_rank, nearest_rank, percentile
+from loadtests.summary import Summary, measured
 
 Outcome = Literal["pass", "fail", "invalid"]
 
@@ -46,11 +50,16 @@ class Generator:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One objective. `value` is None when there was nothing to measure: then it is not met."""
+    """One objective. `value` is None where there were too few samples for it; with none at all it is not met.
+
+    `beyond` of the `samples` lie above the limit, in milliseconds; of the share of errors, they are requests.
+    """
 
     objective: str
     limit: float
     value: float | None
+    samples: int
+    beyond: int
     met: bool
     proven: bool
 
@@ -61,8 +70,11 @@ def outcome(invalid: Sequence[str], judgements: Sequence[Judgement]) -> Outcome:
     return "pass" if all(judgement.met for judgement in judgements) else "fail"
 
 
-def why_invalid(summary: Summary, by_request: Sequence[Summary], generator: Generator) -> Iterator[str]:
-    """Each reason in a line; none for a valid run. Lag is held against its own kind of request."""
+def why_invalid(summary: Summary, by_request: Sequence[Samples], generator: Generator) -> Iterator[str]:
+    """Each reason in a line; none for a valid run. Lag is held against its own kind of request.
+
+    However few samples there are: that a p99 cannot be given does not excuse the generator.
+    """
     if generator.interrupted:
         yield "the run was interrupted"
     if not summary.requests:
@@ -75,32 +87,35 @@ def why_invalid(summary: Summary, by_request: Sequence[Summary], generator: Gene
     if generator.cpu_share > CPU_SHARE:
         yield f"the generator used {generator.cpu_share:.0%} of its one core"
     for part in by_request:
-        lag, allowed = _p99(part.lag_ms), max(LATE_MS, LAG_SHARE * _p99(part.latency_ms))
+        lag, allowed = _slowest(part.lag_ms), max(LATE_MS, LAG_SHARE * _slowest(measured(part, "latency")))
         if lag > allowed:
-            yield f"the generator sent late: lag p99 {lag:.1f} ms, more than {allowed:.1f} ms"
+            yield f"the generator sent late: 1 % of sends by {lag:.1f} ms or more, allowed are {allowed:.1f}"
             return
 
 
-def judge(objectives: Objectives, summary: Summary) -> list[Judgement]:
-    """Every objective that is set, the allowed share of errors first."""
-    rate, allowed = summary.error_rate, objectives.error_rate
-    errors = Judgement("error_rate", allowed, round(rate, 6), met=rate <= allowed, proven=rate <= allowed)
-    return [errors, *(_judge_limit(limit, summary) for limit in limits(objectives))]
+def judge(objectives: Objectives, planned: Samples, at_once: int = 1) -> list[Judgement]:
+    """Every objective that is set, the allowed share of errors first, on the requests of the window."""
+    failed, count = int((planned.error >= 0).sum()), len(planned)
+    rate, allowed = failed / max(count, 1), objectives.error_rate
+    met = rate <= allowed
+    errors = Judgement("error_rate", allowed, round(rate, 6), count, failed, met=met, proven=met)
+    values = {limit: measured(planned, limit.measure, at_once) for limit in limits(objectives)}
+    return [errors, *(_judge_limit(limit, found) for limit, found in values.items())]
 
 
-def _judge_limit(limit: Limit, summary: Summary) -> Judgement:
-    distribution = summary.distribution(limit.measure)
-    if distribution is None:
-        return Judgement(limit.name, limit.limit_ms, None, met=False, proven=False)
-    measured = distribution.percentiles[label(limit.percent)]
+def _judge_limit(limit: Limit, values: Floats) -> Judgement:
+    count, beyond = len(values), int((values > limit.limit_ms).sum())
     return Judgement(
         limit.name,
         limit.limit_ms,
-        measured.value,
-        met=measured.value <= limit.limit_ms,
-        proven=measured.upper_bound is not None and measured.upper_bound <= limit.limit_ms,
+        percentile(np.sort(values), limit.percent).value,
+        count,
+        beyond,
+        met=count > 0 and beyond <= count - nearest_rank(count, limit.percent),
+        proven=beyond < bounding_rank(count, limit.percent),
     )
 
 
-def _p99(distribution: Distribution | None) -> float:
-    return distribution.percentiles["p99"].value if distribution else 0.0
+def _slowest(values: Floats) -> float:
+    """What the slowest 1 % took at the least."""
+    return float(np.sort(values)[nearest_rank(len(values), 99) - 1]) if len(values) else 0.0

@@ -153,14 +153,14 @@ def _distribution(variant: Variant, measure: Measure) -> Distribution | None:
 
 
 def _ends(distribution: Distribution) -> list[float]:
-    return [found.value for name in ("p50", "p99") if (found := distribution.at(name))]
+    return [found for name in ("p50", "p99") if (found := distribution.at(name)) is not None]
 
 
 def _served_row(variant: Variant, distribution: Distribution | None) -> Row:
     result = variant.served
     if isinstance(result, Unreadable):
         return Row(variant.name, "result cannot be read", variant.hue, None)
-    if result is None or distribution is None or not _ends(distribution):
+    if result is None or distribution is None:
         return Row(variant.name, words.MISSING, variant.hue, None)
     figures = [percentile(distribution, name, f"{name} ") for name in ("p50", "p99")]
     invalid = "INVALID " if result.outcome == "invalid" else ""
@@ -168,21 +168,22 @@ def _served_row(variant: Variant, distribution: Distribution | None) -> Row:
         variant.name,
         f"{invalid}{', '.join(figures)} ms at {rate(result)}",
         variant.hue,
-        _dumbbell(distribution),
+        _dumbbell(distribution) if _ends(distribution) else None,
     )
 
 
 def percentile(distribution: Distribution | None, name: str, prefix: str = "") -> str:
-    """The figure, with a star where there were too few samples to bound it."""
-    found = distribution.at(name) if distribution else None
-    if found is None:
+    """The figure, or that there were too few samples for it."""
+    if distribution is None:
         return words.MISSING
-    return f"{prefix}{words.number(found.value)}{'' if found.enough_samples else '*'}"
+    found = distribution.at(name)
+    return f"{prefix}{'n/a' if found is None else words.number(found)}"
 
 
 def _dumbbell(distribution: Distribution) -> Draw:
     def draw(axis: Axis, y: float) -> Sequence[Markup]:
-        found = [(name, axis.at(p.value)) for name in ("p50", "p99") if (p := distribution.at(name))]
+        values = {name: distribution.at(name) for name in ("p50", "p99")}
+        found = [(name, axis.at(value)) for name, value in values.items() if value is not None]
         ends = [x for _, x in found]
         return (
             line(ends[0], y, ends[-1], y, "span"),
@@ -234,6 +235,6 @@ _LATENCY_CAPTION = (
 )
 _SERVED_CAPTION = (
     "Filled: p50. Ring: p99. At the rate that is written beside them, requests sent on schedule whether "
-    "answers came or not. A star: too few samples to bound that percentile at 99% confidence."
+    "answers came or not. n/a: too few samples to bound that percentile at 99% confidence."
 )
 _DROP_CAPTION = "Paired over the same {examples} held-out examples; whiskers are 95% bootstrap intervals."

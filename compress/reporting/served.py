@@ -20,21 +20,21 @@ class _Outside(BaseModel):
 
 
 class Percentile(_Outside):
-    """Milliseconds, and the upper bound at 99% confidence where there were enough samples for one."""
+    """Milliseconds, and the upper bound at 99% confidence; neither where there were too few samples."""
 
-    value: Amount
-    enough_samples: bool = False
+    value: Amount | None
     upper_bound: Amount | None = None
 
 
 class Distribution(_Outside):
-    """Percentiles by name, `p50` and so on."""
+    """Percentiles by name, `p50` and so on, those that could not be given among them."""
 
     percentiles: dict[str, Percentile]
 
-    def at(self, name: str) -> Percentile | None:
-        """The percentile of that name, if the file has it."""
-        return self.percentiles.get(name)
+    def at(self, name: str) -> float | None:
+        """The percentile of that name in milliseconds, if there is one."""
+        found = self.percentiles.get(name)
+        return found.value if found else None
 
 
 class Summary(_Outside):

@@ -167,7 +167,7 @@ def _served_row(variant: Variant) -> tuple[str, ...]:
 
 
 def _bound(result: LoadTest) -> str:
-    p99 = result.summary.latency_ms.at("p99") if result.summary.latency_ms else None
+    p99 = result.summary.latency_ms.percentiles.get("p99") if result.summary.latency_ms else None
     return "too few samples" if p99 is None or p99.upper_bound is None else words.number(p99.upper_bound)
 
 

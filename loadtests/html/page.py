@@ -151,11 +151,10 @@ def _tiles(result: Result) -> list[Tile]:
         )
     ]
     if summary.latency_ms:
-        p50, p99 = (summary.latency_ms.percentiles[name] for name in ("p50", "p99"))
-        promise = "" if p99.enough_samples else ", too few samples for a bound"
-        tiles.append(Tile(f"{p50.value:.1f} / {p99.value:.1f} ms", f"latency p50 / p99{promise}"))
+        p50, p99 = (terminal.figure(summary.latency_ms, name) for name in ("p50", "p99"))
+        tiles.append(Tile(f"{p50} / {p99} ms", "latency p50 / p99"))
     if summary.ttft_ms:
-        tiles.append(Tile(f"{summary.ttft_ms.percentiles['p50'].value:.1f} ms", "time to first token, p50"))
+        tiles.append(Tile(f"{terminal.figure(summary.ttft_ms, 'p50')} ms", "time to first token, p50"))
     if summary.tokens_per_s is not None:
         tiles.append(Tile(f"{summary.tokens_per_s:.0f}/s", "tokens generated"))
     tiles.append(Tile(f"{summary.goodput_rps:.1f}/s", "goodput: answers within every objective"))
@@ -174,7 +173,7 @@ def _tables(result: Result) -> list[Table]:
             (
                 found.objective,
                 f"{found.limit:g}",
-                "unmeasured" if found.value is None else f"{found.value:g}",
+                terminal.measured(found),
                 "missed" if not found.met else "met" if found.proven else "met, not proven",
             )
             for found in result.objectives

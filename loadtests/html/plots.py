@@ -11,11 +11,14 @@ from loadtests.html.svg import Frame
 from loadtests.result import Result
 from loadtests.samples import Floats, Samples
 from loadtests.server import Moment
+from loadtests.statistics import label, percentile, samples_needed
 from loadtests.summary import present
 
-# Time is cut into so many pieces at the most; a piece with fewer samples than this has no percentile.
+# Time is cut into so many pieces at the most.
 BINS = 60
-FEWEST = 5
+
+# A line over time of fewer pieces shows no course.
+FEWEST_PIECES = 4
 
 # More dots than this make a page slow and say no more. The slowest are always among them.
 MOST_DOTS = 3000
@@ -60,18 +63,19 @@ def latency_over_time(good: Samples, result: Result) -> Figure:
     frame = Frame(
         svg.across(0, end), _latency_axis(float(latency.min()), float(latency.max())), "seconds", "ms"
     )
-    chosen = _thin(latency)
+    chosen, shown = _thin(latency), (50.0, _furthest_tail(len(latency)))
     points = [(frame.x.at(x), frame.y.at(y)) for x, y in zip(seconds[chosen], latency[chosen], strict=True)]
     lines = [
-        svg.path([(frame.x.at(x), frame.y.at(y)) for x, y in pieces], f"line {hue}")
-        for hue, percent in (("hue0", 50), ("hue1", 99))
+        svg.path([(frame.x.at(x), frame.y.at(y)) for x, y in pieces], f"line hue{number}")
+        for number, percent in enumerate(shown)
         if len(pieces := _percentiles(seconds, latency, end, percent)) > 1
     ]
     drawn = svg.drawing(
         "Latency over time", *frame.draw(), *_warm_up(frame, result), svg.dots(points, "soft"), *lines
     )
     caption = "Each dot is a request, where it was planned. The shaded part is not measured."
-    return Figure("Latency over time", drawn, caption, (("hue0", "p50"), ("hue1", "p99")))
+    key = [(f"hue{number}", label(percent)) for number, percent in enumerate(shown)]
+    return Figure("Latency over time", drawn, caption, key)
 
 
 def cumulative(good: Samples, result: Result) -> Figure:
@@ -216,14 +220,17 @@ def _thin(latency: Floats) -> list[int]:
 
 
 def _percentiles(seconds: Floats, values: Floats, end: float, percent: float) -> list[tuple[float, float]]:
-    """(middle of the piece, percentile) for every piece of time with enough in it."""
-    pieces = max(1, min(BINS, len(values) // (FEWEST * 2)))
+    """(middle of the piece, percentile) for every piece of time that has samples enough for it."""
+    pieces = max(1, min(BINS, len(values) // (samples_needed(percent) * 2)))
     place = np.minimum((seconds / end * pieces).astype(int), pieces - 1)
-    return [
-        ((at + 0.5) * end / pieces, float(np.percentile(values[place == at], percent)))
-        for at in range(pieces)
-        if (place == at).sum() >= FEWEST
-    ]
+    found = [percentile(np.sort(values[place == at]), percent).value for at in range(pieces)]
+    return [((at + 0.5) * end / pieces, value) for at, value in enumerate(found) if value is not None]
+
+
+def _furthest_tail(count: int) -> float:
+    """The highest percentile that several pieces of time have the samples for."""
+    enough = (percent for percent in (99.0, 95.0) if count >= FEWEST_PIECES * 2 * samples_needed(percent))
+    return next(enough, 90.0)
 
 
 def _distribution(ascending: Floats) -> list[tuple[float, float]]:

@@ -16,7 +16,7 @@ VERDICT_HUES = {"better": "hue2", "worse": "hue1", "cannot tell": "baseline"}
 
 def throughput_against_latency(series: Series) -> Figure | None:
     """A line through the points for each percentile, with the knee."""
-    points = [found for found in series.points if found.summary.latency_ms]
+    points = [found for found in series.points if _latency(found, "p50")]
     if not points:
         return None
     latencies = [value for found in points for name in PERCENTILES if (value := _latency(found, name))]
@@ -26,9 +26,10 @@ def throughput_against_latency(series: Series) -> Figure | None:
         svg.upward(min(latencies), max(latencies), log=True) if wide else svg.upward(0, max(latencies) * 1.05)
     )
     frame = Frame(svg.across(0, max(rates) * 1.05), upward, "answered per second", "ms")
-    lines = [_line(frame, points, name, f"hue{number}") for number, name in enumerate(PERCENTILES)]
+    names = [name for name in PERCENTILES if any(_latency(found, name) for found in points)]
+    lines = [_line(frame, points, name, f"hue{number}") for number, name in enumerate(names)]
     drawn = svg.drawing("Throughput against latency", *frame.draw(), *_knee(frame, series), *_markup(lines))
-    key = [(f"hue{number}", name) for number, name in enumerate(PERCENTILES)]
+    key = [(f"hue{number}", name) for number, name in enumerate(names)]
     caption = (
         "The dashed line is the knee, where throughput over mean latency is highest (Kleinrock's power)."
     )

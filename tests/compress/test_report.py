@@ -123,13 +123,15 @@ def baseline() -> Manifest:
     )
 
 
-def load_test(p50: float = 12.3, p99: float = 45.6, streams: bool = True, **changes: Any) -> dict[str, Any]:
-    def distribution(low: float, high: float) -> dict[str, Any]:
+def load_test(
+    p50: float = 12.3, p99: float | None = 45.6, streams: bool = True, **changes: Any
+) -> dict[str, Any]:
+    def distribution(low: float, high: float | None) -> dict[str, Any]:
         percentiles = {
-            "p50": {"value": low, "samples": 80, "enough_samples": True, "upper_bound": low + 1},
-            "p99": {"value": high, "samples": 80, "enough_samples": False, "upper_bound": None},
+            "p50": {"value": low, "samples": 80, "upper_bound": low + 1},
+            "p99": {"value": high, "samples": 80, "upper_bound": high},
         }
-        return {"samples": 80, "mean": low, "min": low, "max": high, "percentiles": percentiles}
+        return {"samples": 80, "mean": low, "min": low, "max": high or low, "percentiles": percentiles}
 
     summary = {
         "requests": 80,
@@ -234,9 +236,9 @@ def test_every_kind_of_plot_is_there(tmp_path: Path) -> None:
         "Served latency",
         "Served time to first token",
     ]
-    assert page.text.count("p50 12.3, p99 45.6* ms at 20/s") == 2
-    assert page.text.count("p50 3.21, p99 6.54* ms at 20/s") == 2
-    for figure in ("19.5", "3 of 80", "88.5", "too few samples"):
+    assert page.text.count("p50 12.3, p99 45.6 ms at 20/s") == 2
+    assert page.text.count("p50 3.21, p99 6.54 ms at 20/s") == 2
+    for figure in ("19.5", "3 of 80", "88.5"):
         assert figure in page.words["td"]
 
 
@@ -350,15 +352,22 @@ def test_a_damaged_load_test_costs_its_own_row_only(tmp_path: Path, text: str, r
     served = {"gpt-mini-int4": text, "gpt-mini-fp32": json.dumps(load_test(streams=False))}
     page = report(tmp_path, baseline(), manifest(measured=evidence()), served=served)
     assert reason in page.text
-    assert "p50 12.3, p99 45.6* ms at 20/s" in page.text
+    assert "p50 12.3, p99 45.6 ms at 20/s" in page.text
     assert "Served time to first token" not in page.text
+
+
+def test_a_percentile_without_enough_samples_is_not_given(tmp_path: Path) -> None:
+    served = {"gpt-mini-int4": json.dumps(load_test(p99=None))}
+    page = report(tmp_path, manifest(measured=evidence()), served=served)
+    assert "p50 12.3, p99 n/a ms at 20/s" in page.text
+    assert "too few samples" in page.words["td"]
 
 
 def test_an_invalid_load_test_is_no_measurement(tmp_path: Path) -> None:
     invalid = json.dumps(load_test(outcome="invalid", invalid=["the generator was late"]))
     page = report(tmp_path, manifest(measured=evidence()), served={"gpt-mini-int4": invalid})
     assert "no valid measurement: the generator was late" in page.text
-    assert "INVALID p50 12.3, p99 45.6* ms at 20/s" in page.text
+    assert "INVALID p50 12.3, p99 45.6 ms at 20/s" in page.text
 
 
 def test_the_footer_says_how_to_make_it_again(tmp_path: Path) -> None:

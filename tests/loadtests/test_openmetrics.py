@@ -18,7 +18,6 @@ def test_the_file_is_openmetrics_in_seconds(scenario):
         (sample.labels["request"], sample.labels["quantile"]): sample.value
         for sample in families["loadtest_latency_seconds"].samples
     }
-    assert latency["", "0.99"] == 0.05
-    assert latency["http GET /b", "0.5"] == 0.05
+    assert latency == {("", "0.5"): 0.05}
     throughput = {s.labels["request"]: s.value for s in families["loadtest_throughput_rps"].samples}
     assert throughput[""] == result.summary.throughput_rps

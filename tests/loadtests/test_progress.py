@@ -9,12 +9,13 @@ from tests.loadtests.recorded import recorded
 
 
 def test_the_live_view_tells_where_the_run_stands():
-    samples = [Sample(0, 0.0, sent=0.0, ended=0.004), Sample(0, 0.0, sent=0.0, ended=0.1, error="timeout")]
+    good, bad = Sample(0, 0.0, sent=0.0, ended=0.004), Sample(0, 0.0, sent=0.0, ended=0.1, error="timeout")
+    samples = [*[good] * 11, bad]
     console = Console(file=io.StringIO(), width=100)
-    console.print(Live(recorded(samples, sent=5), 11))
+    console.print(Live(recorded(samples, sent=15), 11))
     text = console.file.getvalue()
-    assert "/ 11 s   sent 5" in text
-    assert "p50 4.0  p99 4.0 ms" in text
+    assert "/ 11 s   sent 15" in text
+    assert "p50 4.00  p99 n/a ms" in text
     assert "in flight  3" in text
     assert "timeout" in text
 

@@ -44,7 +44,7 @@ def test_the_percentiles_can_be_computed_again_from_the_document(result):
     assert measured["max"] == again.max
     for name, percentile in again.percentiles.items():
         assert measured["percentiles"][name]["value"] == percentile.value
-        assert measured["percentiles"][name]["enough_samples"] is percentile.enough_samples
+        assert measured["percentiles"][name]["upper_bound"] == percentile.upper_bound
 
 
 def test_the_document_says_what_was_measured_where_and_by_what(result):

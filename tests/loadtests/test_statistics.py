@@ -5,34 +5,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.statistics import PERCENTILES, bounding_rank, describe, label, samples_needed
+from loadtests.statistics import PERCENTILES, bounding_rank, describe, label, nearest_rank, samples_needed
 
 samples = st.lists(st.floats(0, 1e6), min_size=1, max_size=300)
 
 
 @given(samples)
 def test_a_percentile_is_the_smallest_sample_with_enough_at_or_below_it(values):
-    for percent, percentile in zip(PERCENTILES, describe(values).percentiles.values(), strict=True):
+    for percent in PERCENTILES:
         needed = percent / 100 * len(values) - 1e-9
-        assert percentile.value in values
-        assert sum(value <= percentile.value for value in values) >= needed
-        assert sum(value < percentile.value for value in values) < needed + 1e-6
+        found = sorted(values)[nearest_rank(len(values), percent) - 1]
+        assert sum(value <= found for value in values) >= needed
+        assert sum(value < found for value in values) < needed + 1e-6
+        assert describe(values).percentiles[label(percent)].value in (found, None)
 
 
 @given(samples)
 def test_percentiles_ascend_between_the_extremes_and_bounds_lie_above_them(values):
     distribution = describe(values)
-    ascending = [distribution.percentiles[label(percent)].value for percent in PERCENTILES]
+    values_given = [percentile.value for percentile in distribution.percentiles.values()]
+    ascending = [value for value in values_given if value is not None]
     assert [distribution.min, *ascending, distribution.max] == sorted([min(values), *ascending, max(values)])
     for percentile in distribution.percentiles.values():
-        assert percentile.enough_samples == (percentile.upper_bound is not None)
-        assert (
-            percentile.upper_bound is None or percentile.value <= percentile.upper_bound <= distribution.max
-        )
+        assert (percentile.value is None) == (percentile.upper_bound is None)
+        assert percentile.value is None or percentile.value <= percentile.upper_bound <= distribution.max
 
 
 @pytest.mark.parametrize(("percent", "floor"), [(50, 11), (90, 64), (95, 130), (99, 662), (99.9, 6636)])
 def test_sample_floors_are_those_of_mlperf_loadgen(percent, floor):
+    assert describe([1.0] * (floor - 1)).percentiles[label(percent)].value is None
+    assert describe([1.0] * floor).percentiles[label(percent)].value == 1.0
     assert samples_needed(percent) == floor
     assert bounding_rank(floor - 1, percent) == 0
     assert bounding_rank(floor, percent) == 1
