@@ -26,7 +26,11 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
 class Frozen(BaseModel):
-    """A value object: immutable, and strict about its keys."""
+    """A value object: immutable, and strict about its keys.
+
+    A field that is added to one is left out of its JSON, and so of the hash, where it has its default:
+    bundles made before there was such a field stay whole.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +81,7 @@ class ImageProcessing(Frozen):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    suppression: Suppression | None = None
+    suppression: Suppression | None = Field(default=None, exclude_if=lambda suppression: suppression is None)
 
 
 class TextProcessing(Frozen):
@@ -98,8 +102,7 @@ class TextProcessing(Frozen):
 class GenerationProcessing(Frozen):
     """A prompt becomes tokens, and generation ends at any of `eos_ids`.
 
-    `chat_template` is Jinja that sets its own special tokens. One that is absent is absent from the hash
-    too, so that bundles made before there was such a field stay whole.
+    `chat_template` is Jinja that sets its own special tokens.
     """
 
     kind: Literal["generation"] = "generation"
