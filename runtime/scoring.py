@@ -18,14 +18,16 @@ MAX_LOGITS = 2**27
 ROWS = 64
 
 
-def prompt_logprobs(model: TextModel, prompt: Sequence[int], top: int) -> list[TokenLogprob]:
-    """One report for each token of `prompt`; NaN for the first, which nothing comes before.
+def prompt_logprobs(
+    model: TextModel, prompt: Sequence[int], top: int, adapter: str | None = None
+) -> list[TokenLogprob]:
+    """One report for each token of `prompt`, as the model finds it with `adapter`; NaN for the first one.
 
     Raises PromptTooLong, or InputError for a token that does not exist.
     """
     _check(model, prompt)
     tokens = np.array(prompt)
-    logits = model.score(tokens[None])[0, :-1]
+    logits = model.score(tokens[None], adapter=adapter)[0, :-1]
     reports = [TokenLogprob(int(prompt[0]), math.nan)]
     for start in range(0, len(logits), ROWS):
         rows = logits[start : start + ROWS]

@@ -55,9 +55,11 @@ async def encode(pool: Pool, engine: Engine, prompts: Sequence[str | list[int]])
     return await pool.run(work)
 
 
-def requests(prompts: Sequence[list[int]], params: SamplingParams) -> list[Request]:
+def requests(
+    prompts: Sequence[list[int]], params: SamplingParams, adapter: str | None = None
+) -> list[Request]:
     """One plain request for each prompt; the engine gives them their ids."""
-    return [Request("", prompt, params) for prompt in prompts]
+    return [Request("", prompt, params, adapter=adapter) for prompt in prompts]
 
 
 async def complete(

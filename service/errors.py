@@ -4,6 +4,7 @@ ModelpressError                 (runtime)
 ├── ServiceError
 │   ├── BindFailed              the address cannot be listened on
 │   ├── UnknownModel            no model of that name is served
+│   ├── UnknownAdapter          no adapter of that name is loaded
 │   ├── Unauthenticated         no API key, or one that is not known
 │   ├── Forbidden               the key's scopes do not reach so far
 │   ├── UnknownJob              no compression job of that id
@@ -33,6 +34,10 @@ class BindFailed(ServiceError):
 
 class UnknownModel(ServiceError):
     """No served model has that name, or that version."""
+
+
+class UnknownAdapter(ServiceError):
+    """No adapter of that name is loaded over the model."""
 
 
 class UnknownJob(ServiceError):

@@ -29,6 +29,7 @@ from service.errors import (
     RateLimited,
     TooBusy,
     Unauthenticated,
+    UnknownAdapter,
     UnknownJob,
     UnknownModel,
 )
@@ -51,6 +52,7 @@ KINDS: dict[type[Exception], Kind] = {
     InputError: Kind(400, "invalid_request_error", "invalid_input"),
     InvalidRequest: Kind(400, "invalid_request_error", "invalid_request"),
     UnknownModel: Kind(404, "invalid_request_error", "model_not_found"),
+    UnknownAdapter: Kind(404, "invalid_request_error", "adapter_not_found"),
     Unauthenticated: Kind(401, "invalid_request_error", "invalid_api_key"),
     Forbidden: Kind(403, "invalid_request_error", "insufficient_scope"),
     UnknownJob: Kind(404, "invalid_request_error", "job_not_found"),

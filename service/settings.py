@@ -46,6 +46,7 @@ class Settings(BaseModel):
     access_log: bool = True
 
     home: Path = Field(default_factory=lambda: Path.home() / ".cache" / "modelpress")
+    adapters: Path | None = None
     jobs: bool = False
     jobs_share: float = Field(default=0.5, gt=0, le=1)
     jobs_inputs: Path | None = None

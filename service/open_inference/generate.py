@@ -27,6 +27,7 @@ class GenerationParameters(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
+    adapter: str | None = None
     max_tokens: int = 16
     temperature: float = 1.0
     top_p: float = 1.0
@@ -40,7 +41,7 @@ class GenerationParameters(BaseModel):
 
     def params(self) -> SamplingParams:
         """How to sample. Raises InputError for a value out of its range."""
-        return SamplingParams(**self.model_dump(exclude={"stop"}))
+        return SamplingParams(**self.model_dump(exclude={"stop", "adapter"}))
 
 
 async def generate(
@@ -54,7 +55,9 @@ async def generate(
     except ValidationError as error:
         raise complaint(error, GenerationParameters) from None
     prompts = await encode(request.app.state.catalog.pool, engine, texts(given))
-    pieces = complete(engine, requests(prompts, asked.params()), [asked.stop] if asked.stop else [])
+    pieces = complete(
+        engine, requests(prompts, asked.params(), asked.adapter), [asked.stop] if asked.stop else []
+    )
     whole = await while_connected(request.receive, answers(pieces, len(prompts)))
     output = np.empty(len(whole), object)
     output[:] = [answer.text.encode() for answer in whole]

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from runtime.sampling import MAX_LOGPROBS
 from runtime.scheduler import Request as Asked
 from runtime.scheduler import TokenLogprob
+from service.adapters import choose
 from service.body import Body, parse
 from service.completion import Answer, Piece, complete
 from service.engine import Engine
@@ -99,17 +100,17 @@ class ChatChoices:
 async def chat_completions(request: Request) -> ASGIApp:
     """`POST /v1/chat/completions`."""
     catalog, body = request.app.state.catalog, parse(await request.body(), ChatBody)
-    engine = catalog.text(body.model)
+    engine, adapter = choose(catalog, body.model, body.adapter)
     request.state.model = engine.manifest.tag
-    asked = await catalog.pool.run(_prepare, engine, body)
+    asked = await catalog.pool.run(_prepare, engine, adapter, body)
     choices = ChatChoices(engine.model.tokenizer, body.logprobs)
-    reply = Reply(request.state.request_id, engine.manifest, choices, len(asked[0].prompt), body.n)
+    reply = Reply(request.state.request_id, engine.manifest, adapter, choices, len(asked[0].prompt), body.n)
     pieces = complete(engine, asked, [*body.stop, *engine.model.chat_template.stop])
     return await respond(request, body, reply, pieces, body.n)
 
 
-def _prepare(engine: Engine, body: ChatBody) -> list[Asked]:
+def _prepare(engine: Engine, adapter: str | None, body: ChatBody) -> list[Asked]:
     """Render, tokenize and compile grammars: all in a thread."""
     prompt = engine.model.encode_chat([message.plain() for message in body.messages])
     top = body.top_logprobs if body.logprobs else None
-    return body.draw(engine, prompt, body.room(engine, prompt), top)
+    return body.draw(engine, adapter, prompt, body.room(engine, prompt), top)

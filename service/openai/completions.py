@@ -13,6 +13,7 @@ from runtime.sampling import MAX_LOGPROBS
 from runtime.scheduler import Request as Asked
 from runtime.scheduler import TokenLogprob
 from runtime.scoring import prompt_logprobs
+from service.adapters import choose
 from service.body import parse
 from service.completion import Answer, Piece, complete, unanswered
 from service.engine import Engine
@@ -95,28 +96,42 @@ class CompletionChoices:
 async def completions(request: Request) -> ASGIApp:
     """`POST /v1/completions`."""
     catalog, body = request.app.state.catalog, parse(await request.body(), CompletionBody)
-    engine = catalog.text(body.model)
+    engine, adapter = choose(catalog, body.model, body.adapter)
     request.state.model = engine.manifest.tag
-    prompts, asked, echoes = await catalog.pool.run(_prepare, engine, body)
+    prompts, asked, echoes = await catalog.pool.run(_prepare, engine, adapter, body)
     choices = CompletionChoices(engine.model.tokenizer, echoes, body.n, body.logprobs is not None)
     count = len(prompts) * body.n
     pieces = complete(engine, asked, body.stop) if asked else unanswered(count)
     tokens = sum(map(len, prompts))
-    reply = Reply(request.state.request_id, engine.manifest, choices, tokens, body.n)
+    reply = Reply(request.state.request_id, engine.manifest, adapter, choices, tokens, body.n)
     return await respond(request, body, reply, pieces, count)
 
 
-def _prepare(engine: Engine, body: CompletionBody) -> tuple[list[list[int]], list[Asked], list[Echo]]:
+def _prepare(
+    engine: Engine, adapter: str | None, body: CompletionBody
+) -> tuple[list[list[int]], list[Asked], list[Echo]]:
     """Tokenize, compile grammars, and score what is to be echoed with log-probabilities: all in a thread."""
     model, limit = engine.model, body.max_tokens
     prompts = [model.encode(each) if isinstance(each, str) else each for each in body.prompt]
-    asked = [each for prompt in prompts if limit for each in body.draw(engine, prompt, limit, body.logprobs)]
-    echoes = [_echo(engine, body, given, prompt) for given, prompt in zip(body.prompt, prompts, strict=True)]
+    asked = [
+        each
+        for prompt in prompts
+        if limit
+        for each in body.draw(engine, adapter, prompt, limit, body.logprobs)
+    ]
+    echoes = [
+        _echo(engine, adapter, body, given, prompt)
+        for given, prompt in zip(body.prompt, prompts, strict=True)
+    ]
     return prompts, asked, echoes
 
 
-def _echo(engine: Engine, body: CompletionBody, given: str | list[int], prompt: list[int]) -> Echo:
+def _echo(
+    engine: Engine, adapter: str | None, body: CompletionBody, given: str | list[int], prompt: list[int]
+) -> Echo:
     if not body.echo:
         return Echo()
     text = given if isinstance(given, str) else engine.model.tokenizer.decode(given)
-    return Echo(text, [] if body.logprobs is None else prompt_logprobs(engine.model, prompt, body.logprobs))
+    if body.logprobs is None:
+        return Echo(text)
+    return Echo(text, prompt_logprobs(engine.model, prompt, body.logprobs, adapter))

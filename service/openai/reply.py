@@ -39,6 +39,7 @@ class Reply:
 
     request_id: str
     manifest: Manifest
+    adapter: str | None
     choices: Choices
     prompt_tokens: int
     per_prompt: int
@@ -77,7 +78,7 @@ class Reply:
             "id": f"{self.choices.prefix}-{self.request_id}",
             "object": kind,
             "created": self.created,
-            "model": self.manifest.tag,
+            "model": self.adapter or self.manifest.tag,
             "system_fingerprint": self.manifest.version,
             "choices": choices,
         }

@@ -60,6 +60,7 @@ class SamplingBody(Body):
     """A request for generated text, without its prompt."""
 
     model: str
+    adapter: str | None = Field(default=None, description="A LoRA adapter of the model.")
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -84,7 +85,14 @@ class SamplingBody(Body):
     safety_identifier: str = ""
     prompt_cache_key: str = ""
 
-    def draw(self, engine: Engine, prompt: list[int], max_tokens: int, logprobs: int | None) -> list[Request]:
+    def draw(
+        self,
+        engine: Engine,
+        adapter: str | None,
+        prompt: list[int],
+        max_tokens: int,
+        logprobs: int | None,
+    ) -> list[Request]:
         """The `n` requests for one prompt: the seed counts up, so that the answers differ.
 
         Compiles the grammar of `response_format`: call it in a thread. Raises InputError.
@@ -95,6 +103,7 @@ class SamplingBody(Body):
                 prompt,
                 self._params(max_tokens, logprobs, choice),
                 constraint=self.response_format.constraint(engine),
+                adapter=adapter,
             )
             for choice in range(self.n)
         ]

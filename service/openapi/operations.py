@@ -16,6 +16,12 @@ from service.jobs import routes as jobs
 from service.jobs.job import JobStatus
 from service.open_inference import models, repository
 from service.open_inference.infer import InferRequest, infer
+from service.openai.adapters import (
+    LoadAdapterBody,
+    UnloadAdapterBody,
+    load_lora_adapter,
+    unload_lora_adapter,
+)
 from service.openai.chat import ChatBody, chat_completions
 from service.openai.completions import CompletionBody, completions
 from service.openai.embeddings import EmbeddingBody, embeddings
@@ -104,6 +110,10 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
             )
         },
         {JSON: EmbeddingBody},
+    ),
+    load_lora_adapter: Operation("Load a LoRA adapter", {"text/plain": STRING}, {JSON: LoadAdapterBody}),
+    unload_lora_adapter: Operation(
+        "Unload a LoRA adapter", {"text/plain": STRING}, {JSON: UnloadAdapterBody}
     ),
     models.server: Operation(
         "Describe the server", {JSON: obj(name=STRING, version=STRING, extensions=listed(STRING))}
