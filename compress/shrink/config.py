@@ -16,7 +16,8 @@ class RemoveConfig(BaseModel):
 
     `channels` (convolution channels and linear neurons) is for traceable feed-forward nets; `ffn` (neurons of
     the feed-forward blocks), `heads` (key-value heads, each with all its query heads) and `layers` are for
-    transformers.
+    transformers. `flops` instead is the share of the multiply-accumulates that goes at least, by one ratio of
+    the channels, or of the neurons and heads together, that is searched for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,12 +26,15 @@ class RemoveConfig(BaseModel):
     ffn: Ratio | None = None
     heads: Ratio | None = None
     layers: Ratio | None = None
+    flops: Ratio | None = None
 
     @model_validator(mode="after")
     def _something_of_one_family(self) -> "RemoveConfig":
         asked = self.ratios()
-        if not asked:
-            raise ValueError("say what to remove: channels, or ffn, heads and layers")
+        if not asked and self.flops is None:
+            raise ValueError("say what to remove: channels, or ffn, heads and layers; or flops")
+        if asked and self.flops is not None:
+            raise ValueError("'flops' finds the ratios of the other kinds itself; give one or the other")
         if "channels" in asked and len(asked) > 1:
             raise ValueError(
                 "channels are of convolutional nets, ffn, heads and layers of transformers; one or the other"

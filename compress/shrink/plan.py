@@ -1,6 +1,6 @@
 """What a source has that can go, what each of it is worth, and what of it goes. It changes nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compress.calibration import drawn_rows
 from compress.errors import StepError
 from compress.finetune import own_objective
-from compress.shrink import importance, transformer
+from compress.shrink import flops, importance, transformer
 from compress.shrink.config import Kind, ShrinkConfig
 from compress.shrink.convolutional import channel_units
 from compress.shrink.selection import comparable, keep_globally, keep_in_each
@@ -35,13 +35,16 @@ class Plan:
 
 def plan(config: ShrinkConfig, source: SourceModel, module: nn.Module, seed: int) -> Plan:
     """Choose what goes. Raises StepError for what this model or this data cannot take."""
-    found, whole = _candidates(config, source, module)
+    asked = _asked(config, module)
+    found, whole = _candidates(tuple(asked), source, module)
     worth = _scores(config, source, module, found, seed)
     scores = {units.name + units.kind: each for units, each in zip(found, worth, strict=True)}
     layers = _kept_layers(config, found, scores)
     left = [units for units in found if layers is None or _stays(module, units, layers)]
-    kinds: tuple[Kind, ...] = ("channels", "ffn", "heads")
-    removals = [each for kind in kinds for each in _chosen(config, source, kind, left, scores)]
+    if config.remove.flops is not None:
+        asked = dict.fromkeys(asked, _flops_ratio(config, source, module, left, scores))
+    removals = _removals(config, asked, left, scores)
+    _refuse_none(config, source, asked, removals)
     figures: Figures = {"kept": {units.name: units.count - len(gone) for units, gone in removals}}
     if layers is not None:
         figures["layers_kept"] = list(layers)
@@ -60,11 +63,17 @@ def example(source: SourceModel) -> Batch:
     return {name: torch.from_numpy(value[:EXAMPLE_ROWS]) for name, value in example_inputs(source).items()}
 
 
+def _asked(config: ShrinkConfig, module: nn.Module) -> dict[Kind, float]:
+    """The kinds that go, with their ratios; those that 'flops' takes from begin with none."""
+    if config.remove.flops is None:
+        return config.remove.ratios()
+    return {"ffn": 0.0, "heads": 0.0} if transformer.is_transformer(module) else {"channels": 0.0}
+
+
 def _candidates(
-    config: ShrinkConfig, source: SourceModel, module: nn.Module
+    asked: Collection[Kind], source: SourceModel, module: nn.Module
 ) -> tuple[list[Units], dict[str, str]]:
     """All units of the kinds asked for; and the layers that must stay whole, with the reason."""
-    asked = config.remove.ratios()
     if "channels" not in asked:
         return _transformer_units(asked, module), {}
     if transformer.is_transformer(module):
@@ -78,7 +87,7 @@ def _candidates(
     return found, whole
 
 
-def _transformer_units(asked: dict[Kind, float], module: nn.Module) -> list[Units]:
+def _transformer_units(asked: Collection[Kind], module: nn.Module) -> list[Units]:
     if not transformer.is_transformer(module):
         kinds = ", ".join(asked)
         raise StepError(
@@ -142,10 +151,21 @@ def _stays(module: nn.Module, units: Units, layers: tuple[int, ...]) -> bool:
     return transformer.layer_of(module, units) in (*layers, None)
 
 
-def _chosen(
-    config: ShrinkConfig, source: SourceModel, kind: Kind, found: Sequence[Units], scores: dict[str, Tensor]
+def _removals(
+    config: ShrinkConfig, asked: Mapping[Kind, float], found: Sequence[Units], scores: Mapping[str, Tensor]
 ) -> list[Removal]:
-    ratio = config.remove.ratios().get(kind)
+    kinds: tuple[Kind, ...] = ("channels", "ffn", "heads")
+    return [each for kind in kinds for each in _chosen(config, kind, asked.get(kind), found, scores)]
+
+
+def _chosen(
+    config: ShrinkConfig,
+    kind: Kind,
+    ratio: float | None,
+    found: Sequence[Units],
+    scores: Mapping[str, Tensor],
+) -> list[Removal]:
+    """Every layer's units of one kind, with those that go at `ratio` (which may be none)."""
     of_kind = [units for units in found if units.kind == kind]
     if ratio is None or not of_kind:
         return []
@@ -157,11 +177,46 @@ def _chosen(
         # Taylor scores are all in units of the loss: those compare as they are.
         worth = worth if config.importance == "taylor" else comparable(worth)
         kept = keep_globally(worth, ratio, round_to)
-    chosen = [(units, removed(units.count, stays)) for units, stays in zip(of_kind, kept, strict=True)]
-    if not any(len(gone) for _, gone in chosen):
-        counts = ", ".join(sorted({str(units.count) for units in of_kind}))
+    return [(units, removed(units.count, stays)) for units, stays in zip(of_kind, kept, strict=True)]
+
+
+def _flops_ratio(
+    config: ShrinkConfig,
+    source: SourceModel,
+    module: nn.Module,
+    found: Sequence[Units],
+    scores: Mapping[str, Tensor],
+) -> float:
+    """The smallest ratio, the same for every kind, that removes the share 'flops'. Raises StepError."""
+    batch, kinds = example(source), {units.kind for units in found}
+    before, share = flops.multiply_accumulates(module, batch), config.remove.flops
+    assert share is not None
+
+    def cost(ratio: float) -> int:
+        return flops.after(module, _removals(config, dict.fromkeys(kinds, ratio), found, scores), batch)
+
+    ratio = flops.smallest_ratio((1 - share) * before, cost)
+    if ratio is None:
+        most = 1 - cost(1.0) / before
         raise StepError(
-            f"{source.reference}: '{kind}: {ratio}' removes nothing where a layer has {counts} of them"
-            f"{f' and round_to is {round_to}' if round_to > 1 else ''}; ask for more"
+            f"{source.reference}: of its multiply-accumulates, at most {most:.0%} can go (one unit of every "
+            f"layer stays); 'flops: {share}' is more"
         )
-    return chosen
+    return ratio
+
+
+def _refuse_none(
+    config: ShrinkConfig, source: SourceModel, asked: Mapping[Kind, float], removals: Sequence[Removal]
+) -> None:
+    """Raises StepError where one of the kinds asked for loses nothing."""
+    if config.remove.flops is not None:
+        return
+    for kind, ratio in asked.items():
+        of_kind = [(units.count, len(gone)) for units, gone in removals if units.kind == kind]
+        if of_kind and not any(gone for _, gone in of_kind):
+            counts = ", ".join(sorted({str(count) for count, _ in of_kind}))
+            rounded = f" and round_to is {config.round_to}" if kind != "heads" and config.round_to > 1 else ""
+            raise StepError(
+                f"{source.reference}: '{kind}: {ratio}' removes nothing where a layer has {counts} of them"
+                f"{rounded}; ask for more"
+            )

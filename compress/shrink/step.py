@@ -2,7 +2,7 @@
 
 steps:
   - method: shrink
-    remove: {heads: 0.25, ffn: 0.3}     # or channels: 0.5; layers: 0.25
+    remove: {heads: 0.25, ffn: 0.3}     # or channels: 0.5; layers: 0.25; or flops: 0.5, the ratio found
     importance: taylor                  # magnitude | taylor | activation
     scope: global                       # layer | global
     round_to: 8
@@ -39,10 +39,13 @@ def run(config: ShrinkConfig, source: "SourceModel", seed: int) -> tuple["Source
 
     from compress.finetune import finetune
     from compress.quality import parameter_count
-    from compress.shrink.plan import plan
+    from compress.shrink.flops import multiply_accumulates
+    from compress.shrink.plan import example, plan
     from compress.shrink.surgery import drop_layers
 
     module = _module(source)
+    batch = example(source)
+    work = multiply_accumulates(module, batch)
     chosen = plan(config, source, module, seed)
     distils = config.finetune is not None and config.finetune.distill is not None
     teacher = copy.deepcopy(module) if distils else None
@@ -55,6 +58,7 @@ def run(config: ShrinkConfig, source: "SourceModel", seed: int) -> tuple["Source
         "masked_difference": error,
         "parameters_before": before,
         "parameters_after": parameter_count(module),
+        "flops_kept": multiply_accumulates(module, batch) / work,
     }
     if config.finetune is not None:
         tuned = finetune(source, config.finetune, seed, title="fine-tuning what is left", teacher=teacher)
