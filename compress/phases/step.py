@@ -14,6 +14,7 @@ from pathlib import Path
 
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
+from compress.order import rounded_already
 from compress.phases.choice import choose
 from compress.phases.config import PhasesConfig
 from compress.step import Calibration, Figures, GraphMethod, register
@@ -82,4 +83,4 @@ def _keep(
     return GraphArtifact(folder, described, made[first].signature)
 
 
-register(GraphMethod("phases", PhasesConfig, run, check, timed=True))
+register(GraphMethod("phases", PhasesConfig, run, check, timed=True, conflict=rounded_already))

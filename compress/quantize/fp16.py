@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-# Smaller tensors (norms, biases) are not worth a node each.
+# Smaller tensors are not worth a node each. Vectors neither: biases and norms, or the scales of integers.
 MIN_ELEMENTS = 1024
 HALVES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 
@@ -23,12 +23,7 @@ def store_half(model: ModelProto, only: Container[str] | None = None, kind: str 
     half_type = np.dtype(HALVES[kind])
     limit = float(ml_dtypes.finfo(half_type).max)  # type: ignore[no-untyped-call]
     count = clipped = 0
-    large = [
-        tensor
-        for tensor in model.graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and (only is None or tensor.name in only)
-    ]
-    for tensor in [t for t in large if int(np.prod(t.dims)) >= MIN_ELEMENTS]:
+    for tensor in [t for t in model.graph.initializer if _is_large(t) and (only is None or t.name in only)]:
         values = numpy_helper.to_array(tensor)
         count += values.size
         clipped += int((np.abs(values) > limit).sum())
@@ -39,3 +34,8 @@ def store_half(model: ModelProto, only: Container[str] | None = None, kind: str 
         model.graph.node.insert(0, cast)
         model.graph.initializer.remove(tensor)
     return {"weights": count, "clipped": clipped}
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    is_matrix = tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2
+    return is_matrix and int(np.prod(tensor.dims)) >= MIN_ELEMENTS

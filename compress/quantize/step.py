@@ -12,6 +12,7 @@ from typing import Any
 
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
+from compress.order import rounded_already
 from compress.quantize.config import (
     Bnb4,
     Fp16,
@@ -23,7 +24,7 @@ from compress.quantize.config import (
     SmoothConfig,
     WeightOnly,
 )
-from compress.step import Calibration, Figures, GraphMethod, register
+from compress.step import Calibration, Figures, GraphMethod, StepConfig, register
 from runtime.manifest import Task
 
 
@@ -45,6 +46,13 @@ def check(config: Scheme, task: Task) -> None:
         raise StepError("int8-static does not take a decoder with a KV cache; use int8-dynamic or int4")
     if isinstance(config, Bnb4) and find_spec("bitsandbytes") is None:
         raise StepError(f"{config.scheme} needs bitsandbytes; pip install 'modelpress[compress]'")
+
+
+def conflict(config: Scheme, early: StepConfig) -> str | None:
+    """Why this scheme cannot come after `early`: it would round what is rounded already."""
+    if isinstance(config, Fp16) and early.method == "qat":
+        return None
+    return rounded_already(config, early)
 
 
 def _int8(
@@ -131,4 +139,4 @@ def _stored(config: Bnb4 | Fp16, model: Any) -> Figures:
     return dict(store_half(model, kind=config.scheme))
 
 
-register(GraphMethod("quantize", QuantizeConfig, run, check))
+register(GraphMethod("quantize", QuantizeConfig, run, check, conflict=conflict))

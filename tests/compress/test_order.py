@@ -17,10 +17,15 @@ STEPS = {
     "prune": "{method: prune, criterion: magnitude}",
     "qat": "{method: qat}",
     "quantize": "{method: quantize, scheme: int4}",
+    "half": "{method: quantize, scheme: fp16}",
+    "phases": "{method: phases, graphs: [{scheme: int4}, {scheme: int8-dynamic}]}",
 }
-ON_TORCH = [name for name in STEPS if name != "quantize"]
+ON_GRAPH = ["quantize", "half", "phases"]
+ON_TORCH = [name for name in STEPS if name not in ON_GRAPH]
 REFUSED = {
-    **{("quantize", late): "before it works on the exported graph" for late in ON_TORCH},
+    **{(early, late): "before it works on the exported graph" for early in ON_GRAPH for late in ON_TORCH},
+    **{(early, late): "has rounded the weights" for early in ON_GRAPH for late in ON_GRAPH},
+    **{("qat", late): "'qat' left integers for weights" for late in ("quantize", "phases")},
     **{("qat", late): "'qat' leaves integers for weights" for late in ON_TORCH},
     **{("adapter", late): "put 'lora' last, or use 'merge: true'" for late in ON_TORCH},
     **{

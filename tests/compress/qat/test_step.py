@@ -98,6 +98,18 @@ gate: {max_drop: null}
     assert all(stage.cached for stage in run_recipe(recipe).stages)
 
 
+def test_half_precision_may_store_what_was_left_in_float32(workplace: Path) -> None:
+    step = "{method: qat, samples: 64, exclude: ['6'], finetune: {steps: 5}}"
+    about = "model: py:rounded_network:network, data: data.npz, gate: {max_drop: null}"
+    before, after = (
+        run_recipe(parse_recipe(f"{{{about}, steps: [{steps}]}}"))
+        for steps in (step, f"{step}, {{method: quantize, scheme: fp16}}")
+    )
+    saved = before.evidence.size_bytes - after.evidence.size_bytes
+    assert saved == pytest.approx(256 * 32 * 2, rel=0.05)
+    assert after.evidence.quality.value == pytest.approx(before.evidence.quality.value, abs=0.03)
+
+
 def test_a_restored_source_computes_the_same(workplace: Path) -> None:
     source, _ = run(config(finetune={"steps": 5}), own_network(), 0)
     fresh = restore(config(), own_network(), {})

@@ -288,6 +288,16 @@ def test_clipped_halves_are_counted(tmp_path: Path) -> None:
     assert store_half(onnx.helper.make_model(graph)) == {"weights": 1600, "clipped": 1600}
 
 
+def test_vectors_stay_as_they_are_for_they_may_be_scales(tmp_path: Path) -> None:
+    from compress.quantize.fp16 import store_half
+
+    values = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+    tensors = [numpy_helper.from_array(values, "s"), numpy_helper.from_array(values.reshape(40, 100), "w")]
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
+    assert store_half(model)["weights"] == 4000
+    assert {tensor.name for tensor in model.graph.initializer} == {"s", "w.half"}
+
+
 def test_a_decoder_is_refused_for_static_ranges() -> None:
     from compress.quantize.step import check
 
