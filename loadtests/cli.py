@@ -72,13 +72,14 @@ def run(
     processes: Processes = 1,
     shard: Annotated[str | None, typer.Option(help="This generator's part of the plan: 0/4 to 3/4.")] = None,
     start_at: Annotated[float | None, typer.Option(help="When to start, in Unix seconds.")] = None,
+    tell: Annotated[Path | None, typer.Option(hidden=True, help="Say here where the run stands.")] = None,
     quiet: Annotated[bool, typer.Option(help="Print nothing but complaints.")] = False,
 ) -> None:
     """Measure a deployment over HTTP, every latency from the moment its request was planned."""
     with _complaints():
         chosen = _load(scenario, rate, duration, seed, model)
         _check({"--out": out, "--html": html, "--openmetrics": openmetrics})
-        result = _measure(chosen, url, processes, shard, start_at)
+        result = _measure(chosen, url, processes, shard, start_at, tell)
         _deliver_run(result, as_json, quiet, {"out": out, "html": html, "openmetrics": openmetrics})
     _leave(result)
 
@@ -130,7 +131,7 @@ def sweep(
         else:
             series = sweeping.at_users(chosen, [int(n) for n in _numbers("--users", users)], measure)
         _deliver_series(series, as_json, {"out": out, "html": html})
-    raise typer.Exit(2 if all(point.outcome == "invalid" for point in series.points) else 0)
+    raise typer.Exit(2 if _nothing_valid(series) else 0)
 
 
 @app.command()
@@ -154,8 +155,7 @@ def search(
         _check({"--out": out, "--html": html})
         series = find(chosen, _each(url), rate, precision, repeats)
         _deliver_series(series, as_json, {"out": out, "html": html})
-    invalid = all(point.outcome == "invalid" for point in series.points)
-    raise typer.Exit(2 if invalid else 0 if series.highest_pass else 1)
+    raise typer.Exit(2 if _nothing_valid(series) else 0 if series.highest_pass else 1)
 
 
 @app.command()
@@ -233,8 +233,9 @@ def _measure(
     processes: int = 1,
     shard: str | None = None,
     start_at: float | None = None,
+    tell: Path | None = None,
 ) -> "Result":
-    from loadtests import address, progress, result, session, shards
+    from loadtests import address, progress, result, session, shards, standing
 
     address.parse(url)
     if processes > 1:
@@ -242,7 +243,8 @@ def _measure(
             raise InvalidOption("--shard: a shard is one process")
         return shards.run(scenario, url, processes)
     part = shards.parse(shard or "0/1")
-    recording = session.run(scenario, url, progress.live(scenario.span), part, start_at)
+    watch = standing.telling(tell) if tell else progress.live(scenario.span)
+    recording = session.run(scenario, url, watch, part, start_at)
     return result.build(scenario, url, recording, (part.index, part.count))
 
 
@@ -332,6 +334,11 @@ def _complaints() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         _say("error: interrupted before anything was measured")
         raise typer.Exit(2) from interrupt
+
+
+def _nothing_valid(series: "Series") -> bool:
+    """Whether the series was cut short, or is of the generator's own limits."""
+    return series.interrupted or all(point.outcome == "invalid" for point in series.points)
 
 
 def _leave(result: "Result") -> NoReturn:

@@ -79,7 +79,7 @@ class Client:
     def prepare(self, call: Call, request: int) -> Ready:
         """Serialise everything of a call that can be serialised before the run."""
         lines = [f"{call.method} {self.address.path}{call.path} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in self._headers.items()]
+        lines += [f"{name}: {value}" for name, value in (*self._headers.items(), *call.headers.items())]
         body = call.body
         if body is not None:
             lines.append(f"Content-Type: {call.content_type}")

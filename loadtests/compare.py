@@ -99,7 +99,11 @@ def compare(
     runs: tuple[list[Result], list[Result]] = ([], [])
     interrupted = False
     for pair in range(pairs):
-        results = _measure_pair(targets, pair, measure)
+        try:
+            results = _measure_pair(targets, pair, measure)
+        except KeyboardInterrupt:
+            interrupted = True
+            break
         interrupted = any(result.course.interrupted_ms is not None for result in results)
         if interrupted:
             break

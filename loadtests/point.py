@@ -44,6 +44,7 @@ class Series(BaseModel):
     knee: int | None
     highest_pass: float | None = None
     lowest_fail: float | None = None
+    interrupted: bool = False
     note: str = ""
     url: str
     scenario: Scenario

@@ -33,6 +33,8 @@ SPARE_SAMPLES = 3
 
 MAX_RATES = 24
 
+INTERRUPTED = "interrupted"
+
 
 @dataclass(slots=True)
 class Tally:
@@ -74,6 +76,7 @@ def search(
         unit="requests/s",
         points=ordered,
         knee=knee(ordered),
+        interrupted=note.startswith(INTERRUPTED) or last.course.interrupted_ms is not None,
         highest_pass=highest,
         lowest_fail=lowest,
         note=note,
@@ -93,7 +96,12 @@ def bisect(
     lowest: float | None = None
     rate = start
     for _ in range(MAX_RATES):
-        passed = passes(rate)
+        try:
+            passed = passes(rate)
+        except KeyboardInterrupt:
+            if highest is None and lowest is None:
+                raise
+            return highest, lowest, f"{INTERRUPTED} before {rate:.4g}/s"
         if reason := stop():
             return (
                 highest,

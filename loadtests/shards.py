@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from loadtests import progress, standing
 from loadtests.errors import InvalidOption, InvalidResult, LoadTestError
 from loadtests.plan import Shard
 from loadtests.result import Counts, Course, Result, assemble
@@ -47,7 +48,8 @@ def run(scenario: Scenario, url: str, count: int) -> Result:
         start = time.time() + START_UP_S
         outs = [Path(folder) / f"{index}.json" for index in range(count)]
         processes = [_start(path, url, f"{index}/{count}", start, out) for index, out in enumerate(outs)]
-        _wait(processes)
+        with progress.showing(lambda: standing.read([_told(out) for out in outs]), scenario.span):
+            _wait(processes)
         complaints = [process.stderr.read() for process in processes if process.stderr]
         if not all(out.exists() for out in outs):
             raise LoadTestError(_first_error(complaints))
@@ -97,6 +99,8 @@ def _course(results: Sequence[Result]) -> Course:
 
 def _start(path: Path, url: str, shard: str, start: float, out: Path) -> subprocess.Popen[str]:
     options = ["--url", url, "--shard", shard, "--start-at", repr(start), "--out", str(out), "--quiet"]
+    if progress.shown():
+        options += ["--tell", str(_told(out))]
     return subprocess.Popen(
         [sys.executable, "-m", "loadtests", "run", str(path), *options],
         stdout=subprocess.DEVNULL,
@@ -104,6 +108,11 @@ def _start(path: Path, url: str, shard: str, start: float, out: Path) -> subproc
         text=True,
         start_new_session=True,  # a Ctrl-C reaches them once, through us
     )
+
+
+def _told(out: Path) -> Path:
+    """Where the generator that writes its result to `out` tells how it stands."""
+    return out.with_suffix(".standing")
 
 
 def _wait(processes: Sequence[subprocess.Popen[str]]) -> None:

@@ -39,10 +39,18 @@ def with_users(scenario: Scenario, users: int) -> Scenario:
 def _sweep(loads: Sequence[tuple[float, Scenario]], unit: str, measure: Measure) -> Series:
     points: list[Point] = []
     latest: Result | None = None
+    note = ""
     for load, scenario in loads:
-        latest = measure(scenario)
+        try:
+            latest = measure(scenario)
+        except KeyboardInterrupt:
+            if latest is None:
+                raise
+            note = f"interrupted before {load:g} {unit}"
+            break
         points.append(point(latest, load))
         if latest.course.interrupted_ms is not None:
+            note = f"interrupted at {load:g} {unit}"
             break
     assert latest is not None
     return Series.model_validate(
@@ -51,6 +59,8 @@ def _sweep(loads: Sequence[tuple[float, Scenario]], unit: str, measure: Measure)
             "unit": unit,
             "points": points,
             "knee": knee(points),
+            "interrupted": bool(note),
+            "note": note,
             "url": latest.url,
             "scenario": latest.scenario,
             "machine": latest.machine,

@@ -203,7 +203,7 @@ def one_line(result: Result) -> str:
 def render_series(series: Series) -> RenderableType:
     """A row for each load, the knee marked."""
     headings = point_headings(series)
-    grid = Table(*headings, "", box=box.SIMPLE_HEAD)
+    grid = Table(*headings, "", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for column in grid.columns[:-1]:
         column.justify, column.no_wrap = "right", True
     for place, found in enumerate(series.points):

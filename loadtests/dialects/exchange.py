@@ -6,7 +6,7 @@ for the time itself.
 """
 
 import json
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,8 +42,9 @@ class Reader(Protocol):
 class Call:
     """One HTTP request, ready to send. `new_reader` is called once for each time it is sent.
 
-    `body` is None, or the pieces between which the earlier answers of a conversation go: one piece for
-    everything that is no later turn. `rows` is how many inputs it carries, `then` the next turn.
+    `headers` are its own, beside those of every request. `body` is None, or the pieces between which the
+    earlier answers of a conversation go: one piece for everything that is no later turn. `rows` is how many
+    inputs it carries, `then` the next turn.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Call:
     body: tuple[bytes, ...] | None
     new_reader: Callable[[], Reader]
     content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
     rows: int = 1
     expected: Container[int] = GOOD_STATUS
     then: "Call | None" = None

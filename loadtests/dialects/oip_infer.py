@@ -1,12 +1,16 @@
-"""The Open Inference Protocol (KServe v2) over REST: `POST /v2/models/{name}/infer` with JSON tensors.
+"""The Open Inference Protocol (KServe v2) over REST: `POST /v2/models/{name}/infer`.
 
 Tensors are given in the scenario, read from `.npy` files or images, or generated from a seed. Several
 different ones are made before the run, so that a server that caches answers is not measured by its cache.
-Binary tensors are not spoken here: JSON is what the protocol requires of every server.
+
+JSON is what the protocol requires of every server. `binary` sends the inputs as raw little-endian bytes after
+the JSON instead (Triton's binary tensor data extension); outputs come back as JSON in either case.
 """
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 from urllib.parse import quote
@@ -22,6 +26,9 @@ from loadtests.errors import BadAnswer
 from loadtests.files import all_beside
 
 FLOATS = ("FP16", "FP32", "FP64")
+DTYPES = {f"INT{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)}
+DTYPES |= {f"UINT{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)}
+DTYPES |= {f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)} | {"BOOL": "?"}
 
 # Enough digits for an FP16; more would only lengthen the body.
 DECIMALS = 4
@@ -80,12 +87,16 @@ class Tensor(Config):
 
 
 class InferRequest(Entry):
-    """One entry of the mix. `variants` is how many different bodies are made of generated inputs."""
+    """One entry of the mix. `variants` is how many different bodies are made of generated inputs.
+
+    `binary` sends the inputs as bytes, for servers that speak the extension.
+    """
 
     dialect: Literal["oip-infer"]
     model: str
     inputs: tuple[Tensor, ...] = Field(min_length=1)
     variants: PositiveInt = 16
+    binary: bool = False
 
     @property
     def target(self) -> str:
@@ -94,19 +105,40 @@ class InferRequest(Entry):
 
 def calls(request: InferRequest) -> list[Call]:
     """One call for each variant or file; a single one when nothing varies."""
-    path = f"/v2/models/{quote(request.model)}/infer"
-    reader = partial(WholeBody, check_outputs)
-    shape = request.inputs[0].shape
-    return [
-        Call(
-            "POST",
-            path,
-            (json.dumps(body(request, variant)).encode(),),
-            reader,
-            rows=shape[0] if len(shape) > 1 else 1,
-        )
-        for variant in range(max(_variants(tensor, request.variants) for tensor in request.inputs))
-    ]
+    serialise = binary_call if request.binary else json_call
+    variants = range(max(_variants(tensor, request.variants) for tensor in request.inputs))
+    return [serialise(request, variant) for variant in variants]
+
+
+def json_call(request: InferRequest, variant: int) -> Call:
+    """The tensors in the JSON."""
+    return _call(request, json.dumps(body(request, variant)).encode())
+
+
+def binary_call(request: InferRequest, variant: int) -> Call:
+    """The tensors behind the JSON, in its order."""
+    document, raw = body(request, variant), b""
+    for tensor in document["inputs"]:
+        encoded = encode(tensor["datatype"], tensor.pop("data"))
+        tensor["parameters"] = {"binary_data_size": len(encoded)}
+        raw += encoded
+    head = json.dumps(document).encode()
+    headers = {"Inference-Header-Content-Length": f"{len(head)}"}
+    return replace(_call(request, head + raw), content_type="application/octet-stream", headers=headers)
+
+
+def _call(request: InferRequest, content: bytes) -> Call:
+    path, shape = f"/v2/models/{quote(request.model)}/infer", request.inputs[0].shape
+    rows = shape[0] if len(shape) > 1 else 1
+    return Call("POST", path, (content,), partial(WholeBody, check_outputs), rows=rows)
+
+
+def encode(datatype: str, values: Sequence[Any]) -> bytes:
+    """Row-major and little-endian; each string of BYTES behind its length in four bytes."""
+    if datatype != "BYTES":
+        return np.array(values, dtype=DTYPES[datatype]).tobytes()
+    strings = [str(value).encode() for value in values]
+    return b"".join(len(string).to_bytes(4, "little") + string for string in strings)
 
 
 def body(request: InferRequest, variant: int) -> dict[str, Any]:

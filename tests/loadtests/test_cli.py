@@ -80,10 +80,11 @@ def interrupt(server, requests, *arguments):
     return process.returncode, stdout, stderr
 
 
-def test_ctrl_c_writes_and_prints_what_was_measured(serve, scenario_file, tmp_path):
-    async def answer(request):
-        return web.json_response({"outputs": [{"name": "y"}]})
+async def answer(request):
+    return web.json_response({"outputs": [{"name": "y"}]})
 
+
+def test_ctrl_c_writes_and_prints_what_was_measured(serve, scenario_file, tmp_path):
     server, out = serve(answer), tmp_path / "result.json"
     options = ["--url", server.url, "--duration", 60, "--json", "--out", out]
     code, stdout, stderr = interrupt(server, 12, scenario_file(SCENARIO % 50), *options)
@@ -92,6 +93,38 @@ def test_ctrl_c_writes_and_prints_what_was_measured(serve, scenario_file, tmp_pa
     assert "Traceback" not in stderr
     assert json.loads(stdout) == json.loads(out.read_text(encoding="utf-8"))
     assert json.loads(stdout)["summary"]["requests"] >= 8
+
+
+def test_ctrl_c_reaches_every_process_and_what_all_have_measured_is_written(serve, scenario_file, tmp_path):
+    server, out = serve(answer), tmp_path / "result.json"
+    options = ["--url", server.url, "--duration", 60, "--processes", 2, "--out", out]
+    code, _, stderr = interrupt(server, 12, scenario_file(SCENARIO % 5000), *options)
+    assert (code, "Traceback" in stderr) == (2, False)
+    assert "invalid run: the run was interrupted" in stderr
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert document["generator"]["count"] == 2
+    assert document["summary"]["requests"] >= 8
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("sweep", ["--rates", "20,21,22"]),
+        ("search", ["--rate", 20, "--repeats", 1]),
+    ],
+)
+def test_ctrl_c_ends_a_series_with_the_points_it_has(serve, scenario_file, tmp_path, command, options):
+    """The first point takes some 20 requests, the second is interrupted."""
+    server, out = serve(answer), tmp_path / "series.json"
+    scenario = scenario_file(SCENARIO.replace("p99_ms", "p50_ms") % 30_000)
+    options = ["--url", server.url, "--duration", 1, *options, "--out", out]
+    code, stdout, stderr = interrupt(server, 50, command, scenario, *options)
+    assert (code, "Traceback" in stderr) == (2, False)
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert document["interrupted"]
+    assert "interrupted" in document["note"]
+    assert document["points"][0]["summary"]["requests"] >= 20
+    assert stdout.startswith(command)
 
 
 def test_ctrl_c_during_the_probe_says_that_there_is_nothing(serve, scenario_file):

@@ -157,6 +157,18 @@ def test_the_body_that_was_planned_is_the_body_that_arrives(serve, scenario, rec
     assert bodies[0]["inputs"][0]["name"] == "x"
 
 
+def test_a_calls_own_headers_go_out_with_it(serve, scenario, record):
+    lengths = []
+
+    async def check(request):
+        lengths.append((len(await request.read()), int(request.headers["Inference-Header-Content-Length"])))
+        return web.json_response({"outputs": [{"name": "y"}]})
+
+    recording = record(scenario(mix=[INFER | {"binary": True, "variants": 1}]), serve(check).url)
+    assert recording.failed == 0
+    assert {whole - head for whole, head in lengths} == {4}
+
+
 def test_token_times_follow_the_servers_schedule(serve, scenario, record):
     """Five tokens, at 100, 150, 200, 250 and 300 ms by the server's own clock; usage says they were nine."""
     usage = b'data: {"choices": [], "usage": {"completion_tokens": 9}}\n\ndata: [DONE]\n\n'

@@ -24,6 +24,23 @@ def test_the_request_is_that_of_the_protocol():
     assert json.loads(call.body[0]) == {"inputs": [tensor]}
 
 
+def test_binary_tensors_come_behind_the_json_and_it_says_how_long_they_are():
+    inputs = [
+        {"name": "x", "shape": [2], "datatype": "FP16", "data": [0.5, -2]},
+        {"name": "y", "shape": [2], "datatype": "BYTES", "data": ["a", "bcd"]},
+        {"name": "z", "shape": [3], "datatype": "BOOL", "data": [True, False, True]},
+    ]
+    keys = {"dialect": "oip-infer", "model": "m", "inputs": inputs, "binary": True}
+    call = calls(InferRequest.model_validate(keys))[0]
+    length = int(call.headers["Inference-Header-Content-Length"])
+    head, raw = json.loads(call.body[0][:length]), call.body[0][length:]
+    assert [tensor["parameters"]["binary_data_size"] for tensor in head["inputs"]] == [4, 12, 3]
+    assert not any("data" in tensor for tensor in head["inputs"])
+    assert np.frombuffer(raw[:4], "<f2").tolist() == [0.5, -2]
+    assert raw[4:] == b"\1\0\0\0a\3\0\0\0bcd" + b"\1\0\1"
+    assert call.content_type == "application/octet-stream"
+
+
 def test_given_data_make_one_body_and_generated_ones_several_that_differ():
     assert len(bodies(data=[0.5] * 6)) == 1
     generated = bodies()
