@@ -84,8 +84,10 @@ def finetune(
 
     `teacher` is what `config.distill` learns from, and is on the CPU again afterwards; `objective` replaces
     the task's own loss; `before_step` is called with each step's number, from 0, before its batch goes in.
-    Raises StepError for a source without labelled data.
+    Raises StepError for a source without labelled data, and TrainingDiverged, which says where the last good
+    weights are.
     """
+    from compress.last_good import kept_when_diverging
     from models.batches import shuffled_batches
     from models.progress import training_bar
     from models.training import train
@@ -97,7 +99,12 @@ def finetune(
         loss = _distilling(config.distill, teacher)
     recipe = _recipe(config, source)
     batches = _announced(shuffled_batches(source.dataset.train, recipe, seed), before_step)
-    with training_bar(title) as report:
+    with training_bar(title) as bar, kept_when_diverging(source.module, recipe.steps, source.name) as kept:
+
+        def report(progress: float, step: int, loss: float) -> None:
+            kept.note(step)
+            bar(progress, step, loss)
+
         result = train(source.module, batches, loss, recipe, seed=seed, report=report)
     if teacher is not None:
         teacher.cpu()

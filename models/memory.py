@@ -6,23 +6,22 @@ allocator's own losses; short-lived ones (a layer's scratch, the logits' gradien
 The trade-off: two forward passes over a row or two before every training.
 """
 
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from models.errors import MemoryExceeded
 from models.registry import TrainingRecipe
+from runtime.memory import available_memory
 
 Batch = dict[str, Tensor]
-# Beside what autograd saves, the backward pass holds gradients of activations; measured, below a quarter.
+# Beside what autograd saves, the backward pass holds gradients of activations: a margin, not a measurement.
 HEADROOM = 1.25
-CGROUP = Path("/sys/fs/cgroup")
+# Of the trained weights, in memory at once beside them.
+COPIES = 2
 # Bytes of state for each trained parameter.
 STATE_BYTES = {"adamw": 8, "lamb": 8, "lars": 4, "adamw-8bit": 2, "paged-adamw": 8}
 
@@ -35,11 +34,13 @@ class Memory:
     optimizer: int
     activations: int
     best: int
+    copies: int = 0
 
     @property
     def total(self) -> int:
         """All of them at once."""
-        return self.gradients + self.optimizer + self.best + int(self.activations * HEADROOM)
+        kept = self.gradients + self.optimizer + self.best + self.copies
+        return kept + int(self.activations * HEADROOM)
 
 
 def predict(
@@ -47,12 +48,15 @@ def predict(
 ) -> Memory:
     """What training `module` by `recipe` takes; `loss` computes the mean loss of some rows of `batch`."""
     trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    on_host = not any(each.is_cuda for each in module.parameters())
     best = sum(each.numel() * each.element_size() for each in module.state_dict().values())
     return Memory(
         gradients=4 * trained,
         optimizer=STATE_BYTES[recipe.optimizer] * trained,
         activations=_activations(module, recipe, batch, loss),
         best=best if recipe.evaluate_every else 0,
+        # A checkpoint as it is written, or the last good weights: on the CPU, wherever the training is.
+        copies=COPIES * 4 * trained if on_host else 0,
     )
 
 
@@ -70,26 +74,10 @@ def check_memory(needed: Memory, limit: int, recipe: TrainingRecipe) -> None:
 
 
 def available_bytes(device: torch.device) -> int:
-    """What this process may still take: of the machine, of its cgroup (v2), and of its own limit."""
+    """What a training on `device` may still take."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    process = psutil.Process().memory_info()
-    limits = [psutil.virtual_memory().available, _cgroup_left()]
-    for kind, used in ((resource.RLIMIT_AS, process.vms), (resource.RLIMIT_DATA, process.rss)):
-        soft = resource.getrlimit(kind)[0]
-        if soft != resource.RLIM_INFINITY:
-            limits.append(soft - used)
-    return max(0, int(min(limit for limit in limits if limit is not None)))
-
-
-def _cgroup_left(root: Path = CGROUP) -> int | None:
-    """The cgroup's limit less what it uses and cannot give back; None without a limit."""
-    try:
-        limit, used = (root / "memory.max").read_text().strip(), int((root / "memory.current").read_text())
-        cached = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        return None if limit == "max" else int(limit) - used + int(cached.get("inactive_file", 0))
-    except (OSError, ValueError):
-        return None
+    return available_memory()
 
 
 def _activations(

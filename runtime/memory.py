@@ -1,5 +1,7 @@
 """How much memory there is to plan with. It reserves nothing."""
 
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -8,16 +10,30 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory(cgroup: Path = CGROUP) -> int:
-    """Bytes this process may still take: what the machine has, cut by the cgroup's limit (v2)."""
-    free = int(psutil.virtual_memory().available)
+    """Bytes this process may still take: of the machine, of its cgroup (v2), and of its own limits."""
+    free = [int(psutil.virtual_memory().available), *_own_limits()]
+    spare = _cgroup_spare(cgroup)
+    return max(0, min(free if spare is None else [*free, spare]))
+
+
+def _cgroup_spare(cgroup: Path) -> int | None:
+    """The cgroup's limit less what it uses and cannot give back; None without a limit."""
     try:
         limit = (cgroup / "memory.max").read_text().strip()
         if limit == "max":
-            return free
+            return None
         spare = int(limit) - int((cgroup / "memory.current").read_text())
         figures = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
         # Files that nobody has looked at lately count as used and are given up when memory is wanted.
-        spare += int(figures.get("inactive_file", 0))
+        return spare + int(figures.get("inactive_file", 0))
     except (OSError, ValueError):
-        return free
-    return min(free, max(0, spare))
+        return None
+
+
+def _own_limits() -> Iterator[int]:
+    """What `ulimit -v` and `ulimit -d` leave, where they are set."""
+    used = psutil.Process().memory_info()
+    for kind, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, used.rss)):
+        soft = resource.getrlimit(kind)[0]
+        if soft != resource.RLIM_INFINITY:
+            yield soft - taken

@@ -112,7 +112,10 @@ class Movement(_Prune):
 
 
 class Rewind(_Settings):
-    """Back to the weights after `steps` of a training from scratch; 0 is the very beginning."""
+    """Back to the weights after `steps` of a training from its start; 0 is the very beginning.
+
+    The start is fresh weights, or the model's own where a layer does not say how it is initialised.
+    """
 
     steps: int = Field(default=0, ge=0)
 

@@ -3,8 +3,10 @@
 With `rewind`, after each round the surviving weights go back to what they were early in training, and the
 last round's network, trained alone, is the lottery ticket (Frankle and Carbin, The lottery ticket hypothesis,
 2019, arXiv:1803.03635; rewinding to an early step instead of the start: Frankle et al., 2020,
-arXiv:1912.05671). It is said to match when it is within `MATCHES` of the dense network that was trained as
-long from the same weights. The trade-off: every round costs a whole training.
+arXiv:1912.05671). Where a layer cannot be initialised anew, the search begins at the weights that the run
+was given, as for pretrained models (Chen et al., 2020, arXiv:2007.12223). The ticket matches when it is
+within `MATCHES` of the dense network that was trained as long from the same weights. The trade-off: every
+round costs a whole training.
 """
 
 from collections.abc import Mapping
@@ -12,7 +14,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compress.errors import StepError
 from compress.finetune import finetune
 from compress.prune.config import Iterative
 from compress.prune.hold import held, unchanged
@@ -53,36 +54,34 @@ def prune_in_rounds(
     return {"rounds": rounds, **ticket}
 
 
-def fresh_weights(module: nn.Module, seed: int) -> None:
-    """Start `module` anew by each layer's own initialisation. Raises StepError where one has none."""
+def fresh_weights(module: nn.Module, seed: int) -> bool:
+    """Start `module` anew by each layer's own initialisation; False, and nothing done, where one has none."""
+    owners = [part for part in module.modules() if list(part.parameters(recurse=False))]
+    if not all(hasattr(part, "reset_parameters") for part in owners):
+        return False
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for name, part in module.named_modules():
-            own = list(part.parameters(recurse=False))
+        for part in module.modules():
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
-            elif own:
-                raise StepError(
-                    f"prune: rewind: '{name or type(module).__name__}' cannot be initialised anew "
-                    "(it has no reset_parameters); leave out 'rewind'"
-                )
+    return True
 
 
 def _rewinding_point(config: Iterative, source: SourceModel, seed: int) -> tuple[Weights, Figures]:
-    """Weights early in a training from scratch, and the metric of the dense network trained on from them.
+    """Weights early in a training from the start, and the metric of the dense network trained on from them.
 
     The module is left with the latter, whose magnitudes the first round prunes by.
     """
     assert source.module is not None
     assert config.finetune is not None
     assert config.rewind is not None
-    fresh_weights(source.module, seed)
+    begins = "anew" if fresh_weights(source.module, seed) else "as given"
     if config.rewind.steps:
         early = config.finetune.model_copy(update={"steps": config.rewind.steps})
         finetune(source, early, seed, title="to the rewinding point")
     start = {name: value.clone() for name, value in source.module.state_dict().items()}
     finetune(source, config.finetune, seed, title="the dense network")
-    return start, {"dense": module_metric(source, source.module, seed, EXAMPLES)}
+    return start, {"begins": begins, "dense": module_metric(source, source.module, seed, EXAMPLES)}
 
 
 def _train(

@@ -12,6 +12,7 @@ from typing import Any
 
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
+from compress.lora.config import LoraConfig
 from compress.order import rounded_already
 from compress.quantize.config import (
     Bnb4,
@@ -49,10 +50,25 @@ def check(config: Scheme, task: Task) -> None:
 
 
 def conflict(config: Scheme, early: StepConfig) -> str | None:
-    """Why this scheme cannot come after `early`: it would round what is rounded already."""
+    """Why this scheme cannot come after `early`: its rounding is done, or settled, already."""
+    if isinstance(early, LoraConfig):
+        return _other_base(config, early)
     if isinstance(config, Fp16) and early.method == "qat":
         return None
     return rounded_already(config, early)
+
+
+def _other_base(config: Scheme, lora: LoraConfig) -> str | None:
+    """An adapter that was trained beside 4-bit weights, and stays there, is served beside the very same."""
+    base = lora.quantized_base
+    if base is None or lora.merge:
+        return None
+    if isinstance(config, Bnb4) and (config.scheme, config.block_size) == (base.scheme, base.block_size):
+        return None
+    return (
+        f"the adapter of 'lora' was trained beside {base.scheme} weights in blocks of {base.block_size}, and "
+        f"'quantize: {config.scheme}' makes others; use that scheme and block_size, or 'merge: true'"
+    )
 
 
 def _int8(

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from compress.errors import StepError
 from compress.finetune import FinetuneConfig, SoftTargets, TrainingConfig, finetune, own_objective
-from models.errors import TrainingError
+from models.errors import TrainingDiverged, TrainingError
 from models.sources import load_source
 from models.sources.source import SourceModel
 
@@ -102,3 +103,20 @@ def test_every_training_setting_reaches_the_loop(source: SourceModel) -> None:
     assert accuracy(source) > 0.8
     # Once more for the look at memory before the first.
     assert steps == [0, *range(60)]
+
+
+def test_a_diverging_run_says_at_which_step_and_where_its_last_good_weights_are(
+    source: SourceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELPRESS_HOME", str(tmp_path / "cache"))
+    losses = []
+
+    def objective(module: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        losses.append(own(module, batch) * (torch.nan if len(losses) > 12 else 1))
+        return losses[-1]
+
+    own = own_objective(source)
+    with pytest.raises(TrainingDiverged, match=r"diverged at step \d+: .*of step \d+, are in"):
+        finetune(source, TrainingConfig(steps=40, threads=1), 0, objective=objective)
+    (path,) = (tmp_path / "cache" / "diverged").iterdir()
+    assert all(torch.isfinite(value).all() for value in load_file(path).values())

@@ -53,3 +53,17 @@ def test_the_sensible_order_stands_and_a_step_between_hides_nothing() -> None:
     assert len(parse_recipe(recipe("distill", "shrink", "factorize", "lora", "prune", "quantize")).steps) == 6
     with pytest.raises(RecipeError, match=r"<recipe>:5: 'lora' adds a dense product"):
         parse_recipe(recipe("prune", "shrink", "lora"))
+
+
+@pytest.mark.parametrize(
+    "quantize",
+    ["{method: quantize, scheme: int4}", "{method: quantize, scheme: nf4, block_size: 128}"],
+)
+def test_an_adapter_beside_four_bits_keeps_the_weights_it_was_trained_beside(quantize: str) -> None:
+    lora = "{method: lora, merge: false, quantized_base: {scheme: nf4}}"
+    text = f"model: zoo:gpt-mini\nsteps:\n  - {lora}\n  - "
+    with pytest.raises(RecipeError, match=r"<recipe>:4: .*trained beside nf4 weights in blocks of 64"):
+        parse_recipe(text + quantize)
+    assert len(parse_recipe(text + "{method: quantize, scheme: nf4}").steps) == 2
+    merged = text.replace("merge: false", "merge: true")
+    assert len(parse_recipe(merged + quantize).steps) == 2

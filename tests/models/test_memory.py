@@ -4,14 +4,13 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models.errors import MemoryExceeded
-from models.memory import Memory, _cgroup_left, available_bytes, check_memory, predict
+from models.memory import Memory, available_bytes, check_memory, predict
 from models.registry import TrainingRecipe
 from models.training import train
 
@@ -36,7 +35,8 @@ def test_it_counts_gradients_state_and_what_autograd_saves() -> None:
     assert (needed.gradients, needed.optimizer, needed.best) == (4 * trained, 8 * trained, 0)
     # Each linear layer saves its input, and each tanh its output, which is the next one's input.
     assert needed.activations == 4 * ROWS * WIDTH * 4
-    assert needed.total > needed.gradients + needed.optimizer + needed.activations
+    assert needed.copies == 2 * 4 * trained
+    assert needed.total > needed.gradients + needed.optimizer + needed.activations + needed.copies
 
 
 def test_frozen_parameters_accumulation_and_early_stopping_count() -> None:
@@ -70,16 +70,6 @@ def test_what_does_not_fit_is_refused_in_one_line_that_says_what_to_do() -> None
     )
     with pytest.raises(MemoryExceeded, match=message):
         check_memory(needed, 3 * 2**30, RECIPE)
-
-
-def test_a_cgroups_limit_counts_what_it_can_give_back_as_free(tmp_path: Path) -> None:
-    assert _cgroup_left(tmp_path) is None
-    (tmp_path / "memory.max").write_text("1000")
-    (tmp_path / "memory.current").write_text("600")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50\n")
-    assert _cgroup_left(tmp_path) == 450
-    (tmp_path / "memory.max").write_text("max\n")
-    assert _cgroup_left(tmp_path) is None
 
 
 def test_a_run_that_cannot_fit_under_the_processs_own_limit_is_refused_before_its_first_step() -> None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -26,3 +28,16 @@ def test_without_a_limit_it_is_the_machines(tmp_path: Path, limit: str) -> None:
 
 def test_without_a_cgroup_it_is_the_machines(tmp_path: Path) -> None:
     assert available_memory(tmp_path) > 0
+
+
+def test_the_processs_own_limit_counts() -> None:
+    """In a process of its own, whose address space is limited to 100 MiB more than it has."""
+    code = """
+import psutil, resource
+from runtime.memory import available_memory
+limit = psutil.Process().memory_info().vms + 100 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+print(available_memory())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) <= 100 * 2**20

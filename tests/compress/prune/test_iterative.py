@@ -1,6 +1,7 @@
 """Rounds of pruning, and the search for a lottery ticket, on a network that learns in a second."""
 
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from compress.errors import StepError
 from compress.prune.iterative import fresh_weights
 from compress.prune.masks import round_ratio
 from compress.prune.step import run
@@ -67,22 +67,41 @@ def test_a_ticket_is_trained_from_the_early_weights_and_compared_with_the_dense_
 ) -> None:
     figures = pruned(source, rewind={"steps": 4})
     assert figures["sparsity"] == pytest.approx(0.7, abs=0.01)
+    assert figures["begins"] == "anew"
     assert figures["dense"] > 0.85
     assert figures["ticket"] == figures["rounds"][-1]["metric"]
     assert figures["matches"] == (figures["ticket"] >= figures["dense"] - 0.005)
 
 
-def test_a_network_begins_anew_by_seed_or_is_refused() -> None:
+def test_a_network_begins_anew_by_seed() -> None:
     torch.manual_seed(0)
     first, second = (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)) for _ in range(2))
-    fresh_weights(first, 1)
-    fresh_weights(second, 1)
+    assert fresh_weights(first, 1)
+    assert fresh_weights(second, 1)
     assert torch.equal(first[0].weight, second[0].weight)
 
-    class Bare(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1))
 
-    with pytest.raises(StepError, match="'0' cannot be initialised anew"):
-        fresh_weights(nn.Sequential(Bare()), 0)
+class Scaled(nn.Module):
+    """A layer that does not say how it is initialised."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.scale = inner, nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.inner(x) * self.scale
+        return result
+
+
+def test_a_search_that_cannot_begin_anew_rewinds_to_the_weights_it_was_given(source: SourceModel) -> None:
+    """A rate near zero leaves the survivors where the last rewinding put them."""
+    assert source.module is not None
+    module = Scaled(source.module)
+    given = {name: value.clone() for name, value in module.state_dict().items()}
+    assert not fresh_weights(module, 0)
+    still = {**TRAINING, "steps": 2, "learning_rate": 1e-9}
+    figures = pruned(replace(source, module=module), rewind={"steps": 0}, finetune=still, scope="layer")
+    assert figures["begins"] == "as given"
+    for name, value in module.state_dict().items():
+        kept = value != 0
+        torch.testing.assert_close(value[kept], given[name][kept], atol=1e-5, rtol=0)
