@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from compress.finetune import SoftTargets, TrainingConfig
 from compress.step import StepConfig
@@ -64,6 +65,42 @@ class RelationConfig(BaseModel):
     teacher_layer: int = -1
 
 
+class AttentionConfig(BaseModel):
+    """Attention maps too: `weight` times their squared difference, layer by layer (TinyBERT).
+
+    For encoders, whose student has as many heads as its teacher; `relations` asks for neither.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(default=1.0, gt=0)
+
+
+class CachedConfig(BaseModel):
+    """The teacher's answers are computed once for the whole training split and kept on disk.
+
+    Of each, the `top_k` likeliest classes or tokens are kept, and what the others have together.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top_k: int = Field(default=32, ge=1)
+
+
+class SequencesConfig(BaseModel):
+    """The student reads what its teacher writes, instead of the training split (Kim and Rush, 2016).
+
+    `count` windows are generated once and kept on disk, each from the first `prompt` tokens of a window of
+    the training split, drawn at `temperature` (0 takes the likeliest). arXiv:1606.07947.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(default=512, ge=1)
+    prompt: int = Field(default=16, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+
+
 class DistillConfig(StepConfig, SoftTargets):
     """A smaller model that learns from the one before the step.
 
@@ -74,5 +111,23 @@ class DistillConfig(StepConfig, SoftTargets):
     student: StudentConfig
     hidden: HiddenConfig | None = None
     relations: RelationConfig | None = None
+    attention: AttentionConfig | None = None
+    cached: CachedConfig | None = None
+    sequences: SequencesConfig | None = None
     training: TrainingConfig = TrainingConfig()
     compare_alone: bool = False
+
+    @field_validator("cached")
+    @classmethod
+    def _answers_suffice(cls, cached: CachedConfig | None, info: ValidationInfo) -> CachedConfig | None:
+        if cached is None:
+            return None
+        inner = [name for name in ("hidden", "relations", "attention") if info.data.get(name)]
+        if inner:
+            raise PydanticCustomError("cached", f"keeps answers, and '{inner[0]}' looks inside the teacher")
+        if info.data.get("divergence") != "forward":
+            raise PydanticCustomError(
+                "cached",
+                "keeps the likeliest answers, which is enough for 'divergence: forward' only",
+            )
+        return cached

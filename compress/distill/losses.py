@@ -46,6 +46,24 @@ def soft_target_loss(
     return _divergence(ours, theirs, divergence) * temperature**2
 
 
+def top_k_loss(student: Tensor, tokens: Tensor, scores: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) over the teacher's k likeliest classes and one of all others together.
+
+    Logits [rows, classes]; tokens int64 and scores float [rows, k], log-probabilities at `temperature`. It is
+    the whole divergence where k is all classes, and less than that otherwise (data processing inequality).
+    """
+    tempered = _single(student) / temperature
+    whole = tempered.logsumexp(-1, keepdim=True)
+    ours = tempered.gather(-1, tokens) - whole
+    theirs = scores.to(ours.dtype)
+    listed = (theirs.exp() * (theirs - ours)).sum(-1)
+    rest = (1 - theirs.exp().sum(-1)).clamp(min=0)
+    our_rest = tempered.scatter(-1, tokens, -torch.inf).logsumexp(-1) - whole[..., 0]
+    # With every class listed there are no others: their share is rounding, and the student's none.
+    other = rest * (rest.clamp(min=1e-12).log() - our_rest.clamp(min=-30))
+    return (listed + other).mean() * temperature**2
+
+
 def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared difference of hidden states [batch, ..., width], in units of the teacher's mean square.
 

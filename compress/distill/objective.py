@@ -1,21 +1,27 @@
-"""What the student minimises: soft targets, and hidden states through projections that are thrown away."""
+"""What the student minimises: soft targets, hidden states (through projections that are thrown away),
+relations, attention maps, and answers that the teacher gave before.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from compress.distill.answers import pooled, taken_apart
+from compress.distill.attention import attention_loss
 from compress.distill.config import DistillConfig
 from compress.distill.layers import captured, stack_of
-from compress.distill.losses import distillation_loss, hidden_loss, matched_layers
+from compress.distill.losses import distillation_loss, hidden_loss, matched_layers, top_k_loss
 from compress.distill.relations import relation_loss
 from compress.distill.student import example_batch
 from compress.errors import StepError
 from compress.finetune import taught
-from compress.shrink.transformer import attentions
-from models.objectives import forward
+from compress.shrink.transformer import Attention, attentions
+from models.datasets.dataset import IGNORED
+from models.objectives import cross_entropy, forward
 from models.sources.source import SourceModel
 from models.training import Batch, Objective
+from runtime.manifest import TextProcessing
 
 RELATED = ("query", "key", "value")
 
@@ -90,6 +96,70 @@ def with_relations(
         return base + settings.weight * relation_loss(*pairs, settings.heads, batch.get("attention_mask"))
 
     return both
+
+
+def with_attention(
+    config: DistillConfig, student: nn.Module, source: SourceModel, name: str, loss: Objective
+) -> Objective:
+    """`loss`, and how far each layer's attention maps are from those of the layer that it learns from.
+
+    Raises StepError for a model whose attention is not of a known form, or heads that do not pair up.
+    """
+    assert config.attention is not None
+    assert source.module is not None
+    own, all_theirs = attentions(student), attentions(source.module)
+    theirs = [all_theirs[index] for index in matched_layers(len(own), len(all_theirs))]
+    heads = {each.heads for each in (*own, *theirs)} | {each.kv_heads for each in (*own, *theirs)}
+    if len(heads) > 1:
+        raise StepError(
+            f"distill: attention: {name} and {source.reference} have blocks of {sorted(heads)} heads, which "
+            "do not pair up; use 'relations'"
+        )
+    weight, count = config.attention.weight, heads.pop()
+    asking, asked = _asking(student, own), _asking(source.module, theirs)
+
+    def both(module: nn.Module, batch: Batch) -> Tensor:
+        with captured(asking) as ours, captured(asked) as wanted:
+            base = loss(module, batch)
+        maps = attention_loss(_pairs(ours), _pairs(wanted), count, batch.get("attention_mask"))
+        return base + weight * maps
+
+    return both
+
+
+def _asking(module: nn.Module, blocks: Sequence[Attention]) -> list[nn.Module]:
+    """The query and key projections of `blocks`, one after the other."""
+    paths = [f"{block.name}.{path}" for block in blocks for path in block.projections[:2]]
+    return [module.get_submodule(path) for path in paths]
+
+
+def _pairs(projected: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(projected[::2], projected[1::2], strict=True))
+
+
+def cached_objective(config: DistillConfig) -> Objective:
+    """The loss of a bare student whose batches bring the teacher's answers with them."""
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        inputs, tokens, scores = taken_apart(batch)
+        logits, targets = forward(module, inputs), batch["targets"]
+        scored = targets != IGNORED
+        soft = top_k_loss(logits[scored], tokens[scored], scores[scored], config.temperature)
+        return config.alpha * cross_entropy(logits, targets) + (1 - config.alpha) * soft
+
+    return loss
+
+
+def embedding_objective(processing: TextProcessing) -> Objective:
+    """The squared difference of pooled vectors, whose targets are the teacher's (Reimers and Gurevych, 2020,
+    arXiv:2004.09813, equation 1), in units of their mean square.
+    """
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        vectors = pooled(forward(module, batch), batch["attention_mask"], processing)
+        return hidden_loss(vectors, batch["targets"])
+
+    return loss
 
 
 def _projections(module: nn.Module, layer: int, heads: int, name: str) -> list[nn.Module]:

@@ -9,8 +9,13 @@ steps:
     divergence: forward              # forward | reverse | symmetric
     hidden: {weight: 1.0}            # match hidden states too, through learned projections
     relations: {weight: 1.0}         # and who attends to whom, query, key and value each (MiniLM)
+    attention: {weight: 1.0}         # or the attention maps themselves (TinyBERT), of encoders
+    cached: {top_k: 32}              # the teacher answers once, and not at every step
+    sequences: {count: 512}          # for language models: learn from what the teacher writes
     training: {steps: 600, learning_rate: 0.001}
     compare_alone: true              # what the same student reaches without a teacher
+
+An embedding model has no logits: its student learns the teacher's pooled vectors, computed once.
 """
 
 from __future__ import annotations
@@ -23,18 +28,22 @@ from compress.distill.config import DistillConfig, StudentConfig
 from compress.errors import StepError
 from compress.order import loses_zeros
 from compress.step import Figures, TorchMethod, register
-from runtime.manifest import Task
+from runtime.manifest import Task, TextProcessing
 
 if TYPE_CHECKING:
     from torch import nn
 
     from models.sources.source import SourceModel
+    from models.training import Objective
+
+# What a model without logits and labels cannot give.
+_OF_LOGITS = ("hidden", "relations", "attention", "cached", "sequences", "compare_alone")
 
 
 def run(config: DistillConfig, source: SourceModel, seed: int) -> tuple[SourceModel, Figures]:
     """The student in the teacher's place; both one's size and metric on the validation split."""
     from compress.distill.student import build_student, check_comparable
-    from compress.quality import module_metric, parameter_count
+    from compress.quality import parameter_count
 
     metric = _check_source(source)
     check(config, source.task)
@@ -48,8 +57,7 @@ def run(config: DistillConfig, source: SourceModel, seed: int) -> tuple[SourceMo
         "student_parameters": parameter_count(student),
         "teacher_parameters": parameter_count(source.module),
         "metric": metric,
-        "teacher": module_metric(source, source.module, seed),
-        "student": module_metric(source, student, seed),
+        **_worth(source, student, seed),
         **alone,
         **trained,
     }
@@ -64,9 +72,19 @@ def restore(config: DistillConfig, source: SourceModel, shapes: Mapping[str, tup
 
 
 def check(config: DistillConfig, task: Task) -> None:
-    """Refuse a task without logits."""
-    if task == "embedding":
-        raise StepError("distill learns from logits, and an embedding model has none; use another method")
+    """Refuse what the task has not got."""
+    asked = [name for name in _OF_LOGITS if getattr(config, name)]
+    if task == "embedding" and asked:
+        raise StepError(
+            f"distill: an embedding model's student learns vectors, without labels; leave out '{asked[0]}'"
+        )
+    if config.sequences and task != "text-generation":
+        raise StepError(f"distill: 'sequences' are what a language model writes; leave it out for {task}")
+    if config.attention and task == "text-generation":
+        raise StepError(
+            "distill: 'attention' compares queries with keys before positions are rotated into them; "
+            "use 'relations'"
+        )
 
 
 def depends(config: DistillConfig, seed: int) -> str:
@@ -86,23 +104,62 @@ def _check_source(source: SourceModel) -> str:
 
 
 def _train(config: DistillConfig, source: SourceModel, student: nn.Module, seed: int, name: str) -> Figures:
-    from compress.distill.objective import hidden_objective, soft_objective, with_relations
     from compress.finetune import finetune
 
-    assert source.module is not None
-    learner, loss = student, soft_objective(config, source.module)
-    if config.hidden:
-        learner, loss = hidden_objective(config, student, source, name)
-    if config.relations:
-        loss = with_relations(config, student, source, name, loss)
+    taught = _taught(config, source, seed)
+    learner, loss = _objective(config, taught, student, name)
     return finetune(
-        replace(source, module=learner),
+        replace(taught, module=learner),
         config.training,
         seed,
         title=f"distilling {source.name}",
         teacher=source.module,
         objective=loss,
     )
+
+
+def _taught(config: DistillConfig, source: SourceModel, seed: int) -> SourceModel:
+    """The source with the training split that the student sees."""
+    from compress.distill.answers import with_answers, with_sequences, with_vectors
+
+    if source.task == "embedding":
+        return with_vectors(source)
+    if config.sequences:
+        source = with_sequences(source, config.sequences, seed)
+    return with_answers(source, config.cached, config.temperature) if config.cached else source
+
+
+def _objective(
+    config: DistillConfig, source: SourceModel, student: nn.Module, name: str
+) -> tuple[nn.Module, Objective]:
+    """What is trained (the student, or the student and its projections), and by which loss."""
+    from compress.distill import objective
+
+    assert source.module is not None
+    if isinstance(source.processing, TextProcessing) and source.task == "embedding":
+        return student, objective.embedding_objective(source.processing)
+    learner, loss = student, objective.soft_objective(config, source.module)
+    if config.cached:
+        loss = objective.cached_objective(config)
+    if config.hidden:
+        learner, loss = objective.hidden_objective(config, student, source, name)
+    if config.relations:
+        loss = objective.with_relations(config, student, source, name, loss)
+    if config.attention:
+        loss = objective.with_attention(config, student, source, name, loss)
+    return learner, loss
+
+
+def _worth(source: SourceModel, student: nn.Module, seed: int) -> Figures:
+    """Both one's metric on the validation split; nothing where that has no targets, as texts to embed may."""
+    from compress.quality import module_metric
+
+    assert source.module is not None
+    assert source.dataset is not None
+    if source.dataset.validation.targets is None:
+        return {}
+    modules = {"teacher": source.module, "student": student}
+    return {name: module_metric(source, module, seed) for name, module in modules.items()}
 
 
 def _alone(config: DistillConfig, source: SourceModel, student: nn.Module, seed: int) -> Figures:

@@ -71,8 +71,11 @@ def check_comparable(student: nn.Module, source: SourceModel, name: str) -> None
 
 
 def example_batch(source: SourceModel, rows: int = 2) -> Batch:
-    """A few rows of the training split, with targets."""
+    """A few rows of the training split, with targets where a row has one: texts to embed have none."""
     assert source.dataset is not None
+    if source.task == "embedding":
+        inputs = source.dataset.train.inputs
+        return {name: torch.from_numpy(inputs[name][:rows]) for name in source.input_names}
     recipe = TrainingRecipe(steps=1, batch_size=rows, learning_rate=0.0)
     return shuffled_batches(source.dataset.train, recipe, seed=0)(0, 0.0)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress.distill.step import check, restore, run
+from compress.distill.step import restore, run
 from compress.errors import RecipeError, StepError
 from compress.pipeline import run as run_recipe
 from compress.recipe import parse_recipe
@@ -168,11 +168,6 @@ def test_layers_of_a_network_without_a_stack_are_refused(own: SourceModel) -> No
 def test_a_configuration_is_for_the_zoo(own: SourceModel) -> None:
     with pytest.raises(StepError, match="is for a member of the zoo, not for py:own_teacher:teacher"):
         distill(own, {"config": {"classes": 3}})
-
-
-def test_an_embedding_has_no_logits() -> None:
-    with pytest.raises(StepError, match="an embedding model has none"):
-        check(validate({"method": "distill", "student": {"layers": "first-last"}}), "embedding")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
