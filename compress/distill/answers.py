@@ -83,7 +83,8 @@ def generated(source: SourceModel, prompts: Array, length: int, temperature: flo
     a cache.
     """
     generator = torch.Generator().manual_seed(seed)
-    parts = torch.from_numpy(np.ascontiguousarray(prompts)).split(ROWS)
+    whole = torch.from_numpy(np.ascontiguousarray(prompts))
+    parts = [whole[start : start + ROWS] for start in range(0, len(whole), ROWS)]
     return torch.cat([_continued(source, part, length, temperature, generator) for part in parts]).numpy()
 
 

@@ -62,8 +62,8 @@ def fresh_weights(module: nn.Module, seed: int) -> bool:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for part in module.modules():
-            if hasattr(part, "reset_parameters"):
-                part.reset_parameters()
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
     return True
 
 
