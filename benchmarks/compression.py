@@ -288,7 +288,7 @@ BARS = (
             "zoo:bert",
             _small_encoder,
             {
-                # A third of the encoder is its word vectors, which only a narrower student has fewer of.
+                # Two fifths of the encoder are its word vectors, and only a narrower student has fewer.
                 "method": "distill",
                 "student": {"config": {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}},
                 "alpha": 0.3,
