@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,16 +11,20 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import httpx
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from runtime.bundle import Bundle, write_bundle
 from runtime.manifest import (
+    AdapterGraph,
+    AdapterSite,
     DecoderGraph,
     FeedForwardGraph,
     GenerationProcessing,
@@ -70,31 +75,23 @@ def server(bundles: Path, environment: dict[str, str]) -> Iterator[Server]:
 @contextmanager
 def serving(environment: dict[str, str], *arguments: str) -> Iterator[Server]:
     """A server on a free port, which is gone afterwards whatever happens."""
+    command = [sys.executable, "-m", "service.cli", "serve", *arguments, "--port", "0", "--json"]
     started = time.perf_counter()
-    process = command(environment, *arguments, "--port", "0", "--json")
-    try:
-        greeting = json.loads(process.stdout.readline() or "null")
-        assert greeting, process.communicate()[1]
-        seconds = time.perf_counter() - started
-        with httpx.Client(base_url=greeting["url"], timeout=60) as client:
-            yield Server(greeting["url"], client, process, seconds)
-    finally:
-        process.terminate()
+    # Its log goes to a file: nobody reads it meanwhile, and a pipe that is full would stop the server.
+    with TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=log)
         try:
-            process.communicate(timeout=20)
+            greeting = json.loads(process.stdout.readline() or "null")
+            assert greeting, (log.seek(0), log.read())[1]
+            seconds = time.perf_counter() - started
+            with httpx.Client(base_url=greeting["url"], timeout=60) as client:
+                yield Server(greeting["url"], client, process, seconds)
         finally:
-            process.kill()
-
-
-def command(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """`serve` with these arguments, in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", *arguments],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+            process.terminate()
+            try:
+                process.communicate(timeout=20)
+            finally:
+                process.kill()
 
 
 @pytest.fixture(scope="session")
@@ -253,6 +250,44 @@ def write_chatter(target: Path, name: str = "chatter") -> Bundle:
     )
     tokenizer.save(str(target.parent / "tokenizer.json"))
     return _write(target, graph, manifest, "decoder.onnx", "tokenizer.json")
+
+
+@pytest.fixture(scope="session")
+def adaptable(bundles: Path, write_adapter, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """`chatter` with a second graph, which takes adapters of its head, and one of them, `loud`."""
+    from compress.artifact import GraphArtifact
+    from compress.lora.attach import attach
+
+    plain, folder = Bundle.open(bundles / "chatter"), tmp_path_factory.mktemp("adaptable")
+    for name in plain.manifest.files:
+        shutil.copyfile(plain.file(name), folder / name)
+    write_adapter(folder / "loud.onnx_adapter", 1)
+    columns = EOS + 1
+    site = AdapterSite(
+        name="head", inputs=WIDTH, outputs=columns, reads="kept", writes="scores", width=columns
+    )
+    adapters = AdapterGraph(sites=(site,), files={"loud": "loud.onnx_adapter"})
+    graph = plain.manifest.graph.model_copy(update={"adapters": adapters})
+    attach(GraphArtifact(folder, graph, plain.manifest.signature))
+    manifest = plain.manifest.model_copy(update={"graph": graph, "files": {}})
+    files = (*graph.shipped, "tokenizer.json")
+    return write_bundle(folder / "bundle", manifest, {name: folder / name for name in files})
+
+
+@pytest.fixture(scope="session")
+def write_adapter() -> Callable[..., Path]:
+    """Writes a random adapter of rank 2 for `adaptable`: `write_adapter(path, seed)`."""
+
+    def write(path: Path, seed: int, width: int = WIDTH) -> Path:
+        rng = np.random.default_rng(seed)
+        shapes = {"head.lora_A": (width, 2), "head.lora_B": (2, EOS + 1)}
+        factors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        adapter = ort.AdapterFormat()
+        adapter.set_parameters({n: ort.OrtValue.ortvalue_from_numpy(v) for n, v in factors.items()})
+        adapter.export_adapter(str(path))
+        return path
+
+    return write
 
 
 def byte_tokenizer() -> Tokenizer:

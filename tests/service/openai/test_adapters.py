@@ -1,69 +1,30 @@
 """LoRA adapters: loaded and unloaded in vLLM's shapes, and asked for by the unmodified `openai` client."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import onnxruntime as ort
 import openai
 import pytest
 
-from compress.artifact import GraphArtifact
-from compress.lora.attach import attach
-from runtime.bundle import Bundle, write_bundle
-from runtime.manifest import AdapterGraph, AdapterSite, DecoderGraph
+from runtime.bundle import Bundle
 from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
 from service.keys import new_key
 
 MODEL = "chatter-tiny"
-WIDTH, VOCABULARY = 32, 257
-SITE = AdapterSite(
-    name="head", inputs=WIDTH, outputs=VOCABULARY, reads="kept", writes="scores", width=VOCABULARY
-)
 PROMPT = "hello"
 
 
-def write_adapter(path: Path, seed: int, width: int = WIDTH) -> Path:
-    rng = np.random.default_rng(seed)
-    shapes = {"head.lora_A": (width, 2), "head.lora_B": (2, VOCABULARY)}
-    adapter = ort.AdapterFormat()
-    adapter.set_parameters(
-        {
-            name: ort.OrtValue.ortvalue_from_numpy(rng.normal(size=shape).astype(np.float32))
-            for name, shape in shapes.items()
-        }
-    )
-    adapter.export_adapter(str(path))
-    return path
-
-
 @pytest.fixture(scope="module")
-def adaptable(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """`chatter` with a graph that takes adapters of its head, and one of them, `loud`."""
-    plain, folder = Bundle.open(bundles / "chatter"), tmp_path_factory.mktemp("adaptable")
-    assert isinstance(plain.manifest.graph, DecoderGraph)
-    for name in plain.manifest.files:
-        shutil.copyfile(plain.file(name), folder / name)
-    write_adapter(folder / "loud.onnx_adapter", 1)
-    adapters = AdapterGraph(sites=(SITE,), files={"loud": "loud.onnx_adapter"})
-    graph = plain.manifest.graph.model_copy(update={"adapters": adapters})
-    attach(GraphArtifact(folder, graph, plain.manifest.signature))
-    manifest = plain.manifest.model_copy(update={"graph": graph, "files": {}})
-    files = (*graph.shipped, "tokenizer.json")
-    return write_bundle(folder / "bundle", manifest, {name: folder / name for name in files})
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(write_adapter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The operator's folder of adapters, and beside it a file that nobody may ask for."""
     folder = tmp_path_factory.mktemp("operator") / "adapters"
     (folder / "team").mkdir(parents=True)
     write_adapter(folder / "team" / "quiet.onnx_adapter", 2)
-    write_adapter(folder / "wide.onnx_adapter", 3, width=WIDTH + 1)
+    write_adapter(folder / "wide.onnx_adapter", 3, width=33)
     (folder / "broken.onnx_adapter").write_bytes(b"not an adapter")
     secret = write_adapter(folder.parent / "secret.onnx_adapter", 4)
     (folder / "link.onnx_adapter").symlink_to(secret)
