@@ -37,7 +37,9 @@ def test_values_are_written_as_json_and_not_as_html():
     assert ChatTemplate("{{ messages | tojson }}").render([{"role": "<é>"}]) == '[{"role": "<é>"}]'
 
 
-@pytest.mark.parametrize("source", ["{% if %}", "{{ messages[", "{% endfor %}"])
+@pytest.mark.parametrize(
+    "source", ["{% if %}", "{{ messages[", "{% endfor %}", "{{ " + "(" * 5000 + ")" * 5000 + " }}"]
+)
 def test_a_template_that_cannot_be_read_is_told(source):
     with pytest.raises(InputError, match="not readable"):
         ChatTemplate(source)
@@ -53,6 +55,9 @@ def test_a_template_that_cannot_be_read_is_told(source):
         "{{ messages.__class__.__mro__ }}",
         "{% for i in range(10 ** 9) %}{% endfor %}",
         "{{ messages.append(1) }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% set x = b %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     ],
 )
 def test_what_a_template_refuses_or_may_not_do_is_the_requests_error(source):
