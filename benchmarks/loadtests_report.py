@@ -1,22 +1,14 @@
 """The load tests of a deployment, as tables: the rate that each model reaches, and which one is better.
 
-    modelpress serve lenet5-fp32 lenet5-int8-static gpt-mini-fp32 gpt-mini-int4 --port 3000 &
+    modelpress serve lenet5-fp32 lenet5-int8-static gpt-mini-fp32 gpt-mini-int4 --threads 1 --port 3000 &
     python benchmarks/loadtests_report.py --url http://127.0.0.1:3000 --out out/loadtests \
         digits=lenet5-fp32,lenet5-int8-static complete=gpt-mini-fp32,gpt-mini-int4
 
 Every argument is a scenario and the models to ask; the first of them is what the others are compared with.
 For each model: the highest rate within the scenario's objectives, found by `search`. For each after the
-first: ten interleaved pairs at half the first one's rate, by `compare`. All documents stay in `--out`.
-
-Whether another load generator agrees, on the same deployment at the same concurrency; guidellm wants an
-environment of its own, and a tokenizer, which the bundle has:
-
-    python -m venv /tmp/guidellm && /tmp/guidellm/bin/pip install guidellm
-    /tmp/guidellm/bin/guidellm benchmark --target http://127.0.0.1:3000 --model gpt-mini-int4 \
-        --processor FOLDER_OF_THE_BUNDLE --request-type text_completions \
-        --rate-type concurrent --rate 4 --data "prompt_tokens=32,output_tokens=48" --max-seconds 60
-    modelpress loadtest sweep complete --url http://127.0.0.1:3000 --model gpt-mini-int4 \
-        --users 4 --duration 60
+first: interleaved pairs at half the first one's rate, by `compare`. All documents stay in `--out`, and what
+is there is not measured again: a long report may be made in several short runs, the last of which has all
+the arguments.
 """
 
 import argparse
@@ -26,43 +18,66 @@ from pathlib import Path
 
 from loadtests.compare import Comparison
 from loadtests.point import Series
+from loadtests.statistics import Distribution
+from loadtests.terminal import figure
 
-FIRST_RATES = {"complete": 1.0, "chat": 0.2}
+# Where the search begins, in requests a second, and the seconds of its runs, unless a rate needs more.
+FIRST_RATES = {"complete": 8.0, "chat": 0.5}
+SECONDS = {"complete": 8.0, "chat": 20.0}
+
+# Of a comparison: at half the highest rate, runs of this many seconds have samples enough.
+COMPARED_SECONDS = 5.0
+PAIRS = {"complete": 6}
+
+# A tenth apart is near enough to tell models apart, and half the rates to try of a twentieth.
+PRECISION = 0.1
 
 
-def loadtest(*arguments: str) -> None:
-    """Run a command whose verdict may be anything, but which must have measured."""
-    done = subprocess.run([sys.executable, "-m", "loadtests", *arguments], check=False)
-    if done.returncode == 2:
-        sys.exit(f"failed: loadtest {' '.join(arguments)}")
+def loadtest(command: str, scenario: str, out: Path, *options: str) -> bytes:
+    """What a command wrote, whatever its verdict; one that wrote nothing ends the report."""
+    pages = ["--out", str(out), "--html", str(out.with_suffix(".html"))]
+    if not out.exists():
+        subprocess.run([sys.executable, "-m", "loadtests", command, scenario, *options, *pages], check=False)
+    if not out.exists():
+        sys.exit(f"nothing was measured: {command} {scenario} {' '.join(options)}")
+    return out.read_bytes()
 
 
 def search(scenario: str, model: str, url: str, out: Path) -> Series:
     """The highest rate of one model."""
+    options = ["--rate", str(FIRST_RATES.get(scenario, 100.0)), "--precision", str(PRECISION)]
+    options += ["--duration", str(SECONDS.get(scenario, 5.0))]
     path = out / f"{scenario}-{model}.json"
-    rate = str(FIRST_RATES.get(scenario, 20.0))
-    pages = ["--out", str(path), "--html", str(path.with_suffix(".html"))]
-    loadtest("search", scenario, "--url", url, "--model", model, "--rate", rate, *pages)
-    return Series.model_validate_json(path.read_bytes())
+    return Series.model_validate_json(
+        loadtest("search", scenario, path, "--url", url, "--model", model, *options)
+    )
 
 
 def compare(scenario: str, models: tuple[str, str], rate: float, url: str, out: Path) -> Comparison:
     """The second model against the first."""
     path = out / f"{scenario}-{models[0]}-{models[1]}.json"
-    pages = ["--out", str(path), "--html", str(path.with_suffix(".html"))]
-    named = [part for model in models for part in ("--model", model)]
-    loadtest("compare", scenario, "--url", url, *named, "--rate", f"{rate:.3g}", *pages)
-    return Comparison.model_validate_json(path.read_bytes())
+    options = [part for model in models for part in ("--model", model)]
+    options += ["--rate", f"{rate:.3g}", "--duration", str(COMPARED_SECONDS)]
+    options += ["--pairs", str(PAIRS.get(scenario, 8))]
+    return Comparison.model_validate_json(loadtest("compare", scenario, path, "--url", url, *options))
 
 
 def row(scenario: str, model: str, found: Series) -> str:
     """One line of the first table: the best point that met every objective."""
-    met = [point for point in found.points if point.load == found.highest_pass]
-    latency = met[0].summary.latency_ms if met else None
-    figures = [f"{latency.percentiles[name].value:.1f}" if latency else "" for name in ("p50", "p99")]
-    highest = "none" if found.highest_pass is None else f"{found.highest_pass:.3g}"
-    lowest = "none tried" if found.lowest_fail is None else f"{found.lowest_fail:.3g}"
-    return f"| {scenario} | {model} | {highest} | {lowest} | {figures[0]} | {figures[1]} |"
+    met = [point.summary for point in found.points if point.load == found.highest_pass]
+    highest = "none" if found.highest_pass is None else f"{found.highest_pass:.4g}"
+    lowest = "none tried" if found.lowest_fail is None else f"{found.lowest_fail:.4g}"
+    figures = [
+        *percentiles(met[0].latency_ms if met else None, "p50", "p90", "p99"),
+        *percentiles(met[0].ttft_ms if met else None, "p50", "p90"),
+    ]
+    note = f" ({found.note})" if found.note else ""
+    return f"| {scenario} | {model} | {highest} | {lowest}{note} | {' | '.join(figures)} |"
+
+
+def percentiles(distribution: Distribution | None, *names: str) -> list[str]:
+    """A cell for each, empty where there is nothing of the kind."""
+    return [figure(distribution, name) if distribution else "" for name in names]
 
 
 def verdict(models: tuple[str, str], found: Comparison) -> str:
@@ -91,7 +106,9 @@ def main() -> None:
             half = (found.highest_pass or found.points[0].load) / 2
             compared = compare(scenario, (first, other), half, arguments.url, arguments.out)
             verdicts.append(verdict((first, other), compared))
-    print("| scenario | model | highest rate/s | lowest that fails | p50 ms | p99 ms |\n|" + "---|" * 6)
+    headings = ["scenario", "model", "highest rate/s", "lowest that fails", "p50 ms", "p90", "p99"]
+    headings += ["TTFT p50", "p90"]
+    print(f"| {' | '.join(headings)} |\n|{'---|' * len(headings)}")
     print("\n".join(rates))
     print("\n| | verdict | ratios |\n|---|---|---|")
     print("\n".join(verdicts))
