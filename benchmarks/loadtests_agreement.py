@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--guidellm", type=Path, required=True, help="Its program.")
     parser.add_argument("--rate", type=float, default=10.0)
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--out", type=Path, default=Path("out/agreement"))
     arguments = parser.parse_args()
     folder = arguments.out.absolute()

@@ -22,7 +22,7 @@ from loadtests.statistics import Distribution
 from loadtests.terminal import figure
 
 # Where the search begins, in requests a second, and the seconds of its runs, unless a rate needs more.
-FIRST_RATES = {"complete": 8.0, "chat": 0.5}
+FIRST_RATES = {"complete": 32.0, "chat": 0.5}
 SECONDS = {"complete": 8.0, "chat": 20.0}
 
 # Of a comparison: at half the highest rate, runs of this many seconds have samples enough.

@@ -52,6 +52,36 @@ def test_a_rate_that_is_met_by_chance_is_repeated_and_does_not_pass(scenario):
     assert max(point.runs for point in found.points) > 1
 
 
+def interrupted_after(runs):
+    """A Ctrl-C that comes between two runs, when nothing is sent."""
+    measure, done = server(capacity=100), []
+
+    def measure_until(scenario):
+        if len(done) == runs:
+            raise KeyboardInterrupt
+        done.append(scenario)
+        return measure(scenario)
+
+    return measure_until
+
+
+def test_an_interruption_between_two_runs_keeps_what_was_measured(scenario):
+    found = search(scenario(), interrupted_after(2), start=20)
+    assert (found.interrupted, found.highest_pass, found.note) == (True, 40, "interrupted before 80/s")
+    swept = at_rates(scenario(), [20, 30, 40], interrupted_after(2))
+    assert (swept.interrupted, swept.note) == (True, "interrupted before 40 requests/s")
+    assert [point.load for point in swept.points] == [20, 30]
+
+
+def test_an_interruption_before_the_first_run_has_nothing_to_keep(scenario):
+    for run in (
+        lambda measure: search(scenario(), measure, 20),
+        lambda measure: at_rates(scenario(), [20], measure),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            run(interrupted_after(0))
+
+
 def test_a_limit_of_the_generator_ends_the_search_and_says_so(scenario):
     found = search(scenario(), server(capacity=1e9, lag=0.2), start=20)
     assert "says nothing about the server: the generator sent late" in found.note
