@@ -1,6 +1,7 @@
 """Compression jobs over REST: real servers, and a recipe that takes seconds."""
 
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parents[3]
 RECIPE = "model: onnx:tiny.onnx\nsteps:\n  - {method: quantize, scheme: int8-dynamic}\n"
 # It finds out soon, but only at work: a recipe's meaning is not the service's business.
 FAILING = "model: onnx:absent.onnx\nsteps: []\n"
+# Reading it takes until somebody writes: never.
+ENDLESS = "model: onnx:pipe.onnx\nsteps: []\n"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, folder / "tiny.onnx")
+    os.mkfifo(folder / "pipe.onnx")
     return folder
 
 
@@ -44,6 +48,8 @@ def compressing(inputs: Path, environment: dict[str, str], tmp_path_factory) -> 
     home = tmp_path_factory.mktemp("home")
     return environment | {
         "PYTHONPATH": str(ROOT),
+        # What succeeds is published: the other tests' store must stay empty.
+        "BENTOML_HOME": str(home / "bentoml"),
         "MODELPRESS_HOME": str(home),
         "MODELPRESS_JOBS": "1",
         "MODELPRESS_JOBS_SHARE": "1.0",
@@ -101,17 +107,18 @@ def test_a_job_outlives_its_server_and_its_bundle_is_fetched_from_the_next(
 
 
 def test_jobs_take_turns_fail_with_one_line_and_are_cancelled(http, ended, eventually):
-    slow, waiting, failing = submit(http, RECIPE + "seed: 7"), submit(http), submit(http, FAILING)
-    eventually(lambda: http.get(f"/jobs/{slow}").json()["state"] == "running", 60)
+    endless = submit(http, ENDLESS)
+    eventually(lambda: http.get(f"/jobs/{endless}").json()["state"] == "running", 60)
+    waiting, failing = submit(http), submit(http, FAILING)
     assert http.get(f"/jobs/{waiting}").json()["state"] == "queued"
     assert http.post(f"/jobs/{waiting}/cancel").status_code == 200
-    assert http.post(f"/jobs/{slow}/cancel").status_code == 200
-    assert ended(http, waiting)["state"] == ended(http, slow)["state"] == "cancelled"
+    assert http.post(f"/jobs/{endless}/cancel").status_code == 200
+    assert ended(http, waiting)["state"] == ended(http, endless)["state"] == "cancelled"
     failed = ended(http, failing)
     assert failed["state"] == "failed"
     assert "absent.onnx" in failed["error"]
     left = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]]
-    assert not [process for process in left if slow in " ".join(process.info["cmdline"])]
+    assert not [process for process in left if endless in " ".join(process.info["cmdline"])]
 
 
 @pytest.mark.parametrize(
