@@ -1,11 +1,11 @@
 """A feed-forward model at work: requests that wait together run together.
 
 Nobody waits for company: a batch starts as soon as the model is free, with whatever has come in until then,
-as many rows as the cost model says pay. A second batch starts beside it only if it is full. A run that is
-shorter than the way to a thread and back is done in place. What is late or abandoned is dropped before it
-runs, and what would be late is refused when it comes. It belongs to one event loop and reads no clock but
-the loop's. The trade-off: int8 graphs that quantize activations by batch answer very slightly differently
-in company.
+as many rows as the cost model says pay and the tightest deadline among them allows. A second batch starts
+beside it only if it is full. A run that is shorter than the way to a thread and back is done in place. What
+is late or abandoned is dropped before it runs, and what would be late is refused when it comes. It belongs
+to one event loop and reads no clock but the loop's. The trade-off: int8 graphs that quantize activations by
+batch answer very slightly differently in company.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -50,6 +50,24 @@ class _Job:
     deadline: float
     queued: float
     answer: "asyncio.Future[Outputs]"
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Jobs that will run together: at most `best` rows, over before `deadline`."""
+
+    best: int
+    jobs: list[_Job] = field(default_factory=list)
+    rows: int = 0
+    length: int = 1
+    deadline: float = math.inf
+
+    def add(self, job: _Job) -> None:
+        """Take one more."""
+        self.jobs.append(job)
+        self.rows += job.rows
+        self.length = max(self.length, job.length)
+        self.deadline = min(self.deadline, job.deadline)
 
 
 class Batcher:
@@ -153,7 +171,7 @@ class Batcher:
         self._check_room(rows)
         loop = asyncio.get_running_loop()
         now, deadline = loop.time(), context.deadline()
-        needed = self._expected_wait(rows) + self.cost.seconds(rows, length)
+        needed = self._expected_seconds(rows, length)
         if now + needed > deadline:
             metrics.REJECTIONS.labels("deadline").inc()
             raise DeadlineUnmeetable(
@@ -173,6 +191,15 @@ class Batcher:
             metrics.REJECTIONS.labels("queue_full").inc()
             tag = self.manifest.tag
             raise TooBusy(f"{self._waiting_rows} rows wait for {tag} already; try again", self.backlog)
+
+    def _expected_seconds(self, rows: int, length: int) -> float:
+        """Seconds until `rows` more rows of `length` would be answered."""
+        if self._waiting_rows + rows > self.cost.best_rows(length):
+            return self._expected_wait(rows) + self.cost.seconds(rows, length)
+        # It joins what waits now, and later ones may join only while that makes nobody late.
+        running = max(0.0, self._ends - asyncio.get_running_loop().time()) if self._running else 0.0
+        longest = max(length, self._waiting_elements // max(1, self._waiting_rows))
+        return running + self.cost.seconds(self._waiting_rows + rows, longest)
 
     def _expected_wait(self, rows: int) -> float:
         """Seconds until `rows` more could begin, if the batches before are as full as pays."""
@@ -209,35 +236,37 @@ class Batcher:
     def _collect(self) -> list[_Job]:
         """Take the next batch from the queue: the oldest request, and all that are cheaper with it."""
         now = asyncio.get_running_loop().time()
-        batch: list[_Job] = []
+        batch: _Batch | None = None
         left: deque[_Job] = deque()
-        rows, length, best = 0, 1, 0
         while self._waiting:
             job = self._waiting.popleft()
             if self._is_dropped(job, now):
                 continue
-            if not batch:
-                best = self.cost.best_rows(job.length) if self._layout.batched else 1
-            elif not self._joins(job, batch, rows, length, best):
+            if batch is None:
+                batch = _Batch(self.cost.best_rows(job.length) if self._layout.batched else 1)
+            elif not self._joins(job, batch, now):
                 left.append(job)
                 continue
-            batch.append(job)
+            batch.add(job)
             self._count(job, -1)
-            rows, length = rows + job.rows, max(length, job.length)
-            if rows >= best:
+            if batch.rows >= batch.best:
                 break
         left.extend(self._waiting)
         self._waiting = left
-        return batch
+        return batch.jobs if batch else []
 
-    def _joins(self, job: _Job, batch: list[_Job], rows: int, length: int, best: int) -> bool:
-        """Whether running a job with the batch costs no more than running it by itself."""
-        if rows + job.rows > best or not self._layout.fits(job.inputs, batch[0].inputs):
+    def _joins(self, job: _Job, batch: "_Batch", now: float) -> bool:
+        """Whether a job makes nobody in the batch late, and costs no more there than by itself."""
+        rows, length = batch.rows + job.rows, max(batch.length, job.length)
+        if rows > batch.best or not self._layout.fits(job.inputs, batch.jobs[0].inputs):
             return False
-        if job.length == length:
+        together = self.cost.seconds(rows, length)
+        if now + together > min(batch.deadline, job.deadline):
+            return False
+        if job.length == batch.length:
             return True
-        together = self.cost.seconds(rows + job.rows, max(length, job.length))
-        return together <= self.cost.seconds(rows, length) + self.cost.seconds(job.rows, job.length)
+        apart = self.cost.seconds(batch.rows, batch.length) + self.cost.seconds(job.rows, job.length)
+        return together <= apart
 
     def _is_dropped(self, job: _Job, now: float) -> bool:
         if job.answer.done():

@@ -175,6 +175,23 @@ def test_what_is_late_is_dropped_before_it_runs(model):
     virtual(model, test)
 
 
+def test_a_batch_is_no_larger_than_its_tightest_deadline_allows(model):
+    async def test(batcher: Batcher, machine: Machine) -> None:
+        first = asyncio.create_task(batcher.run(image(0)))
+        await asyncio.sleep(0.001)
+        # It can begin in 8 ms; beside the 60 others it would be over in 77 ms, beside few in less than 40,
+        # as exactly as a cost table over powers of two can tell.
+        hurried = asyncio.create_task(within(0.04, batcher.run(image(1))))
+        others = [asyncio.create_task(batcher.run(image(1))) for _ in range(60)]
+        began = asyncio.get_running_loop().time()
+        await hurried
+        assert asyncio.get_running_loop().time() - began <= 0.045
+        assert machine.batches[1] in range(2, 30)
+        await asyncio.gather(first, *others)
+
+    virtual(model, test)
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_back(model):
     async def test(batcher: Batcher, machine: Machine) -> None:
         running = [asyncio.create_task(batcher.run(image(0)))]

@@ -15,7 +15,7 @@ from runtime.errors import InputError, PromptTooLong
 from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler, TokenEvent
-from service import context
+from service import context, heartbeat
 from service.completion import requests
 from service.context import RequestContext
 from service.engine import Engine
@@ -85,6 +85,10 @@ def run(model: object, test: Callable[[Engine], Awaitable[None]], *, slots: int 
 
 def gauge(name: str) -> float | None:
     return REGISTRY.get_sample_value(f"modelpress_{name}", {"model": "chatter-tiny"})
+
+
+def counted(name: str) -> float:
+    return REGISTRY.get_sample_value(f"modelpress_{name}_total", {"model": "chatter-tiny"}) or 0.0
 
 
 async def tokens(engine: Engine, prompt: list[int], params: SamplingParams = GREEDY) -> list[int | None]:
@@ -183,6 +187,66 @@ def test_an_engine_that_cannot_recover_says_so(model):
             await tokens(engine, [1])
 
     run(Breaking(model, schedulers=0), test)
+
+
+class Hanging:
+    """A model whose first scheduler hangs in a step until it is let go; the later ones are well."""
+
+    def __init__(self, model: TextModel) -> None:
+        self.manifest, self.go = model.manifest, threading.Event()
+        self._model, self._made = model, 0
+
+    def scheduler(self, slots: int) -> Scheduler:
+        scheduler, self._made = self._model.scheduler(slots), self._made + 1
+        if self._made == 1:
+            step = scheduler.step
+            scheduler.step = lambda: self.go.wait(20) and step()
+        return scheduler
+
+
+def test_a_stalled_engine_is_restarted_by_the_heartbeat_and_works_again(model):
+    hanging = Hanging(model)
+    before = counted("engine_restarts")
+
+    async def test(engine: Engine) -> None:
+        watch = asyncio.create_task(heartbeat.watch(lambda: [engine], stall=0.1))
+        with pytest.raises(ModelFailed, match="try again"):
+            await tokens(engine, [1])
+        assert counted("engine_restarts") == before + 1
+        assert engine.stuck_for() < 0.1
+        assert len(await tokens(engine, [1])) == 6
+        # What the lost thread says, should it come back, is not heard.
+        hanging.go.set()
+        assert len(await tokens(engine, [1])) == 6
+        assert counted("engine_restarts") == before + 1
+        watch.cancel()
+        await until(lambda: sum(each.name.startswith("engine") for each in threading.enumerate()) == 1)
+
+    run(hanging, test)
+
+
+def test_the_heartbeat_tries_an_engine_again_that_could_not_be_made(model):
+    broken = Breaking(model, schedulers=0)
+
+    async def test(engine: Engine) -> None:
+        await until(lambda: engine.failed)
+        broken._left = 2
+        watch = asyncio.create_task(heartbeat.watch(lambda: [engine], stall=0.05))
+        await until(lambda: not engine.failed)
+        watch.cancel()
+
+    run(broken, test)
+
+
+def test_the_heartbeat_writes_down_what_the_process_uses(model):
+    async def test(engine: Engine) -> None:
+        watch = asyncio.create_task(heartbeat.watch(list, stall=0.01))
+        used = REGISTRY.get_sample_value("modelpress_cpu_seconds_total") or 0.0
+        await until(lambda: (REGISTRY.get_sample_value("modelpress_cpu_seconds_total") or 0.0) > used)
+        assert REGISTRY.get_sample_value("modelpress_resident_memory_bytes") > 2**20
+        watch.cancel()
+
+    run(model, test)
 
 
 def test_an_idle_engine_uses_no_cpu(model):
