@@ -1,6 +1,6 @@
 """`/admin`: what is served, and changing it while it is. Small on purpose; a key needs the scope `admin`.
 
-Names are those of the model store: no path from a request is ever opened.
+Names are those of the model store: no path from a request is ever opened. Every worker makes the same change.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from runtime.errors import BundleError
 from service.alias import Alias
 from service.body import Body, parse
 from service.catalog import Catalog, Entry
-from service.errors import InvalidRequest, UnknownModel
+from service.errors import InvalidRequest
 from service.served import Served
 
 
@@ -41,31 +41,31 @@ async def load(request: Request) -> JSONResponse:
     asked = parse(raw, LoadBody) if raw else LoadBody()
     reference = f"{name}:{asked.version}" if asked.version else name
     try:
-        manifest = await request.app.state.catalog.load(reference, take_over=asked.take_over)
+        loaded = await request.app.state.journal.load(reference, take_over=asked.take_over)
     except BundleError as error:
         raise InvalidRequest(str(error), "name") from None
-    return JSONResponse({"model": manifest.tag, "version": manifest.version})
+    tag, _, version = loaded.partition(":")
+    return JSONResponse({"model": tag, "version": version})
 
 
 async def unload(request: Request) -> JSONResponse:
     """`POST /admin/models/{name}/unload`."""
     name = request.path_params["name"]
-    await request.app.state.catalog.unload(name)
+    await request.app.state.journal.unload(name)
     return JSONResponse({"model": name})
 
 
 async def put_alias(request: Request) -> JSONResponse:
     """`PUT /admin/aliases/{name}`: what a name stands for from now on."""
     alias = parse(await request.body(), Alias)
-    request.app.state.catalog.set_alias(request.path_params["name"], alias)
+    await request.app.state.journal.set_alias(request.path_params["name"], alias)
     return JSONResponse(alias.model_dump())
 
 
 async def delete_alias(request: Request) -> JSONResponse:
     """`DELETE /admin/aliases/{name}`."""
     name = request.path_params["name"]
-    if request.app.state.catalog.aliases.pop(name, None) is None:
-        raise UnknownModel(f"no alias is called '{name}'")
+    await request.app.state.journal.drop_alias(name)
     return JSONResponse({"alias": name})
 
 

@@ -18,6 +18,7 @@ from service import admin, metrics, natural, open_inference, openai
 from service.catalog import Catalog
 from service.jobs.jobs import Jobs
 from service.jobs.routes import routes as jobs_routes
+from service.journal import Journal
 from service.problem import problem_response
 
 
@@ -47,7 +48,8 @@ def create_app(load: Callable[[], Catalog], jobs: Jobs | None = None) -> Starlet
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Load the models, start their engines, and stop them at the end."""
-    async with app.state.load() as app.state.catalog:
+    async with app.state.load() as catalog, Journal(catalog, catalog.settings.shared).followed() as journal:
+        app.state.catalog, app.state.journal = catalog, journal
         yield
 
 

@@ -171,6 +171,11 @@ class Catalog:
             self._named(model)
         self.aliases[name] = alias
 
+    def drop_alias(self, name: str) -> None:
+        """Let `name` stand for nothing. Raises UnknownModel."""
+        if self.aliases.pop(name, None) is None:
+            raise UnknownModel(f"no alias is called '{name}'")
+
     async def __aenter__(self) -> "Catalog":
         for model in self._all():
             model.start()

@@ -51,6 +51,9 @@ class Settings(BaseModel):
     jobs_share: float = Field(default=0.5, gt=0, le=1)
     jobs_inputs: Path | None = None
 
+    # Where workers tell each other of changes; the supervisor sets it.
+    shared: Path | None = None
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Read the environment. Raises ServiceError naming the variable that does not fit."""

@@ -21,6 +21,7 @@ from time import monotonic, sleep
 from types import FrameType
 
 from runtime.session import available_cores
+from service import journal
 from service.errors import ServiceError
 from service.settings import PREFIX, Settings
 
@@ -49,7 +50,9 @@ class Supervisor:
     def __init__(self, listener: socket.socket, count: int, settings: Settings) -> None:
         self._listener, self._count, self._settings = listener, count, settings
         self._asked_to_stop = False
-        self._folder = Path(tempfile.mkdtemp(prefix="modelpress-metrics-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="modelpress-workers-"))
+        self._shared = self._folder / "shared"
+        self._shared.mkdir()
 
     def serve(self, announce: Callable[[str], None]) -> None:
         """Start the workers, `announce` what the first one says when it is ready, keep them until a signal.
@@ -98,6 +101,7 @@ class Supervisor:
         """Take a dead worker's gauges out of the sums; what it counted stays counted."""
         for path in self._folder.glob(f"gauge_live*_{process.pid}.db"):
             path.unlink(missing_ok=True)
+        journal.forget(self._shared, process.pid)
 
     def _spawn(self, stdout: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
         number = self._listener.fileno()
@@ -105,6 +109,7 @@ class Supervisor:
         environment = os.environ | {
             "PROMETHEUS_MULTIPROC_DIR": str(self._folder),
             f"{PREFIX}THREADS": str(threads),
+            f"{PREFIX}SHARED": str(self._shared),
         }
         return subprocess.Popen(
             [sys.executable, "-m", "service.worker", str(number)],

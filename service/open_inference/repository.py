@@ -52,7 +52,7 @@ async def load(request: Request) -> Response:
     if sent := [key for key in parameters if key == "config" or key.startswith("file:")]:
         raise InvalidRequest(f"parameter '{sent[0]}': models come from the server's own store", sent[0])
     try:
-        await request.app.state.catalog.load(name)
+        await request.app.state.journal.load(name)
     except BundleNotFound as error:
         raise UnknownModel(str(error)) from None
     except BundleError as error:
@@ -65,7 +65,7 @@ async def unload(request: Request) -> Response:
     body = await request.body()
     if body:
         parse(body, ChangeRequest)
-    await request.app.state.catalog.unload(request.path_params["name"])
+    await request.app.state.journal.unload(request.path_params["name"])
     return JSONResponse({})
 
 

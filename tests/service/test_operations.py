@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -247,3 +249,84 @@ def test_models_are_listed_aliased_and_unloaded_over_http(serve, bundles, tmp_pa
         assert http.post("/predict/digits", json=PIXELS).status_code == 404
         assert http.post("/admin/models/nothing/load").status_code == 400
         assert http.put("/admin/aliases/digits", json={"targets": []}).status_code == 400
+
+
+def test_every_worker_follows_a_change_and_so_does_one_that_comes_later(
+    serve, bundles, tmp_path: Path, eventually
+):
+    write_digits(tmp_path / "other", "other")
+
+    def statuses(url: str, path: str) -> set[int]:
+        # Connections of their own, so that both workers are asked.
+        return {httpx.post(url + path, json=PIXELS, timeout=30).status_code for _ in range(24)}
+
+    with serve(str(bundles / "digits"), str(tmp_path / "other"), "--workers", "2") as server:
+        parent = psutil.Process(server.process.pid)
+        eventually(lambda: server.metrics().get("modelpress_workers") == 2)
+        alias = {"targets": [{"model": "digits-tiny"}]}
+        assert httpx.put(f"{server.url}/admin/aliases/digits", json=alias).status_code == 200
+        assert httpx.post(f"{server.url}/admin/models/other-tiny/unload", timeout=30).status_code == 200
+        assert statuses(server.url, "/predict/digits") == {200}
+        assert statuses(server.url, "/predict/other-tiny") == {404}
+        lost = parent.children()[0]
+        lost.kill()
+        eventually(lambda: lost.pid not in {worker.pid for worker in parent.children()})
+        eventually(lambda: server.metrics().get("modelpress_workers") == 2)
+        assert statuses(server.url, "/predict/digits") == {200}
+        assert statuses(server.url, "/predict/other-tiny") == {404}
+        assert httpx.delete(f"{server.url}/admin/aliases/digits", timeout=30).status_code == 200
+        assert statuses(server.url, "/predict/digits") == {404}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> tuple[str, str]:
+    """A certificate that vouches for itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate, and is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", cert, "-keyout", key]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+def test_it_speaks_https_to_who_trusts_its_certificate_and_no_http(serve, bundles, certificate):
+    cert, key = certificate
+    with serve(str(bundles / "digits"), "--tls-cert", cert, "--tls-key", key) as server:
+        assert server.url.startswith("https://")
+        with httpx.Client(base_url=server.url, verify=ssl.create_default_context(cafile=cert)) as client:
+            assert client.post(PREDICT, json=PIXELS).status_code == 200
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            server.http.get("/readyz")
+        with pytest.raises(httpx.TransportError):
+            httpx.get(server.url.replace("https", "http") + "/readyz")
+
+
+def test_a_certificate_without_its_key_or_with_another_file_is_one_line(environment, bundles, certificate):
+    cert, _ = certificate
+    for options in (["--tls-cert", cert], ["--tls-cert", cert, "--tls-key", cert]):
+        command = [
+            sys.executable,
+            "-m",
+            "service.cli",
+            "serve",
+            str(bundles / "digits"),
+            "--port",
+            "0",
+            *options,
+        ]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, "TLS" in line) == (2, True)
