@@ -215,7 +215,7 @@ class Batcher:
         """Whether a request is alone in the server and over sooner than it could wait for another."""
         alone = len(self._traffic) <= 1 and len(self._waiting) == 1 and not self._running
         return (
-            alone and self._can_run_in_place and 0 < self.cost.seconds(job.rows, job.length) < AT_ONCE_SECONDS
+            alone and self._can_run_in_place and 0 < self.cost.work(job.rows, job.length) < AT_ONCE_SECONDS
         )
 
     def _schedule(self) -> None:
@@ -287,8 +287,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         rows, length = sum(job.rows for job in jobs), max(job.length for job in jobs)
         self._series.begin(rows, rows * length, [loop.time() - job.queued for job in jobs])
-        expected = self.cost.seconds(rows, length)
-        if self._can_run_in_place and 0 < expected < IN_PLACE_SECONDS:
+        if self._can_run_in_place and 0 < self.cost.work(rows, length) < IN_PLACE_SECONDS:
             try:
                 self._finish(jobs, rows, length, *self._timed(jobs))
             except Exception as error:
@@ -298,7 +297,7 @@ class Batcher:
             return True
         task = loop.create_task(self._work(jobs, rows, length))
         # Batches that run side by side share the cores: together they end as if one came after the other.
-        self._ends = max(self._ends, loop.time()) + expected
+        self._ends = max(self._ends, loop.time()) + self.cost.seconds(rows, length)
         self._running[task] = (jobs, self._ends)
         task.add_done_callback(self._end)
         return False

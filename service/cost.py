@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 # Weight of the newest run: recent enough to follow a busy machine, slow enough to outlive one hiccup.
 NEWEST = 0.2
+# How fast the least time that was seen is forgotten: a machine that slowed down for good shows in 100 runs.
+FORGET = 1.02
 # A larger batch must be this much better per row than a smaller one to be worth its longer wait.
 WORTHWHILE = 0.97
 # 65,536 elements bound a batch's memory: 512 rows of 128 tokens.
@@ -23,6 +25,7 @@ class CostModel:
 
     def __init__(self) -> None:
         self._table: dict[Bucket, float] = {}
+        self._least: dict[Bucket, float] = {}
         self._nearest: dict[Bucket, Bucket] = {}
         self._best: dict[int, int] = {}
 
@@ -33,16 +36,28 @@ class CostModel:
         if old is None:
             self._nearest.clear()
         self._table[bucket] = new if old is None else old + NEWEST * (new - old)
+        self._least[bucket] = new if old is None else min(new, FORGET * self._least[bucket])
         self._best.clear()
 
     def seconds(self, rows: int, length: int = 1) -> float:
         """The expected time of a batch; 0 before anything has run."""
-        if not self._table:
+        return self._seconds(self._table, rows, length)
+
+    def work(self, rows: int, length: int = 1) -> float:
+        """The time of a batch that nothing held up: lately the least one that was seen.
+
+        A run in a thread takes as long as the interpreter is busy elsewhere. Where that decided what runs in
+        a thread, a model that was there once would never come back.
+        """
+        return self._seconds(self._least, rows, length)
+
+    def _seconds(self, table: dict[Bucket, float], rows: int, length: int) -> float:
+        if not table:
             return 0.0
         bucket = _bucket(rows, length)
-        per_element = self._table.get(bucket)
+        per_element = table.get(bucket)
         if per_element is None:
-            per_element = self._table[self._closest(bucket)]
+            per_element = table[self._closest(bucket)]
         return per_element * rows * length
 
     def best_rows(self, length: int = 1) -> int:

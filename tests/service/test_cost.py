@@ -70,3 +70,14 @@ def test_any_history_gives_a_time_and_a_bounded_batch(history, rows, length):
     assert cost.seconds(rows, length) >= 0
     assert 1 <= cost.best_rows(length) <= MAX_ROWS
     assert cost.best_rows(length) * length <= max(2 * MAX_ELEMENTS, length)
+
+
+def test_a_run_that_was_held_up_says_nothing_of_the_work_and_a_slower_machine_does():
+    cost = CostModel()
+    cost.observe(4, 1, 0.001)
+    for _ in range(5):
+        cost.observe(4, 1, 0.1)
+    assert cost.work(4) < 0.0012 < cost.seconds(4)
+    for _ in range(500):
+        cost.observe(4, 1, 0.1)
+    assert cost.work(4) == pytest.approx(0.1, rel=0.05)
