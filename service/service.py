@@ -6,8 +6,9 @@ text here: BentoML's own file fields would also fetch a URL for whoever asks.
 
 import functools
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bentoml
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
@@ -39,6 +40,9 @@ from service.middleware.traffic import TrafficMiddleware
 from service.problem import problem_response
 from service.quota import Quotas
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 settings = Settings.from_environment()
 access_log.configure(settings.access_log)
@@ -106,7 +110,7 @@ def typed_errors(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Await
     # Its metrics make a series of every path that a stranger asks for; ours take their place at /metrics.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    # Its tracing costs time even without an exporter. Who has one sets this back in BENTOML_CONFIG.
+    # Its tracing costs time even without an exporter; `middleware/trace.py` is there only with one.
     tracing={"excluded_urls": ".*"},
     # It covers the time to the first byte only and cannot be switched off: longer than any answer here.
     traffic={"timeout": 300},
@@ -134,7 +138,6 @@ class ModelPress:
     ) -> list[dict[str, Any]]:
         """Answers in the task's words to some texts, some images (base64 of PNG or JPEG) or one tensor."""
         found = app.state.catalog.tensor(model)
-        ctx.request.state.model = found.manifest.tag
         question = natural.Question(text=text, image=image, tensor=tensor)
         return await natural.ask(app.state.catalog.pool, found, question)
 
@@ -151,7 +154,6 @@ class ModelPress:
     ) -> Generated:
         """Continue a prompt. `/v1/completions` streams and has more to set."""
         engine = app.state.catalog.text(model)
-        ctx.request.state.model = engine.manifest.tag
         prompts = await encode(app.state.catalog.pool, engine, [prompt])
         asked = requests(prompts, SamplingParams(max_tokens, temperature))
         pieces = complete(engine, asked, stop or ())
@@ -165,6 +167,15 @@ class ModelPress:
 
     async def __is_ready__(self) -> bool:
         return bool(app.state.catalog.ready)
+
+
+def tracing() -> "TracerProvider | None":
+    """Where spans go, if anywhere. OpenTelemetry's SDK is imported only then."""
+    if not any(os.environ.get(name) for name in ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT")):
+        return None
+    from service.middleware.trace import provider
+
+    return provider(os.environ)
 
 
 # From the outside in.
@@ -185,6 +196,11 @@ MIDDLEWARE: list[tuple[Any, dict[str, Any]]] = [
     (BodyLimitMiddleware, {"limit": settings.max_body_bytes}),
     (ShortcutMiddleware, {"target": app}),
 ]
+if tracer_provider := tracing():
+    from service.middleware.trace import TraceMiddleware
+
+    # Inside of what opens the request's context.
+    MIDDLEWARE.insert(1, (TraceMiddleware, {"provider": tracer_provider}))
 # BentoML's page at / shows all routes, and not only those that it knows of.
 app.state.native = lambda: ModelPress.openapi_spec.asdict()  # type: ignore[attr-defined]
 for middleware, arguments in MIDDLEWARE:

@@ -45,7 +45,7 @@ class MeasureMiddleware:
 def _note(scope: Scope, status: int, seconds: float) -> None:
     request = context.current() or RequestContext("-")
     model = request.manifest.tag if request.manifest else "-"
-    _series(model, _template(scope), status).observe(seconds)
+    _series(model, template(scope), status).observe(seconds)
     access_log.write(scope, request, status, seconds)
 
 
@@ -55,7 +55,7 @@ def _series(model: str, route: str, status: int) -> Any:
     return metrics.REQUEST_SECONDS.labels(model, route, status)
 
 
-def _template(scope: Scope) -> str:
+def template(scope: Scope) -> str:
     """The matched route as it is written, such as `/predict/{model}`."""
     route = scope.get("route")
     if not isinstance(route, Route):

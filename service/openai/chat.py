@@ -101,7 +101,6 @@ async def chat_completions(request: Request) -> ASGIApp:
     """`POST /v1/chat/completions`."""
     catalog, body = request.app.state.catalog, parse(await request.body(), ChatBody)
     engine, adapter = choose(catalog, body.model, body.adapter)
-    request.state.model = engine.manifest.tag
     asked = await catalog.pool.run(_prepare, engine, adapter, body)
     choices = ChatChoices(engine.model.tokenizer, body.logprobs)
     reply = Reply(request.state.request_id, engine.manifest, adapter, choices, len(asked[0].prompt), body.n)

@@ -97,7 +97,6 @@ async def completions(request: Request) -> ASGIApp:
     """`POST /v1/completions`."""
     catalog, body = request.app.state.catalog, parse(await request.body(), CompletionBody)
     engine, adapter = choose(catalog, body.model, body.adapter)
-    request.state.model = engine.manifest.tag
     prompts, asked, echoes = await catalog.pool.run(_prepare, engine, adapter, body)
     choices = CompletionChoices(engine.model.tokenizer, echoes, body.n, body.logprobs is not None)
     count = len(prompts) * body.n

@@ -26,7 +26,6 @@ async def find_model(request: Request) -> JSONResponse:
         found, adapter = catalog.find(name), None
     else:
         found, adapter = choose(catalog, name)
-    request.state.model = found.manifest.tag
     return JSONResponse(_model(found.manifest, adapter))
 
 

@@ -1,0 +1,92 @@
+"""A span for each request, where an OpenTelemetry exporter is configured; otherwise this layer is not there.
+
+`OTEL_TRACES_EXPORTER=otlp` (or `console`, or any exporter that is installed) switches it on, as does
+`OTEL_EXPORTER_OTLP_ENDPOINT` by itself; where to and how, the exporter reads from its own variables. A
+caller's `traceparent` is continued. BentoML's own tracing is left out: it names spans by the raw path and
+makes three of each request.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+
+from opentelemetry.propagate import extract
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import context
+from service.errors import ServiceError
+from service.middleware.measure import template
+
+VARIABLE, ENDPOINT = "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT"
+_GROUP = "opentelemetry_traces_exporter"
+
+
+class TraceMiddleware:
+    """Reports each HTTP request to `provider` when it is over."""
+
+    def __init__(self, app: ASGIApp, provider: TracerProvider) -> None:
+        self.app = app
+        self.tracer = provider.get_tracer("modelpress")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        status = 0
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        method = scope["method"]
+        with self.tracer.start_as_current_span(method, extract(headers), SpanKind.SERVER) as span:
+            await self.app(scope, receive, watch)
+            # The route is known only now; a raw path would make a name of each guess.
+            route = template(scope)
+            span.update_name(f"{method} {route}")
+            found = {
+                "http.request.method": method,
+                "http.route": route,
+                "http.response.status_code": status,
+            }
+            span.set_attributes(found | _asked())
+            if status >= 500:
+                span.set_status(StatusCode.ERROR)
+
+
+def provider(environment: Mapping[str, str]) -> TracerProvider | None:
+    """Where spans go; None where no exporter is configured. Raises ServiceError for one not installed."""
+    given = environment.get(VARIABLE) or ("otlp" if environment.get(ENDPOINT) else "none")
+    names = [name.strip() for name in given.split(",")]
+    if names == ["none"]:
+        return None
+    made = TracerProvider(resource=Resource.create({"service.name": "modelpress"}))
+    for name in names:
+        made.add_span_processor(BatchSpanProcessor(_exporter(name)))
+    return made
+
+
+def _exporter(name: str) -> SpanExporter:
+    for found in entry_points(group=_GROUP, name=name):
+        exporter: SpanExporter = found.load()()
+        return exporter
+    known = ", ".join(sorted(entry_points(group=_GROUP).names))
+    raise ServiceError(
+        f"{VARIABLE}: no exporter '{name}' is installed, only {known}; "
+        "`pip install opentelemetry-exporter-otlp` for OTLP"
+    )
+
+
+def _asked() -> dict[str, str]:
+    request = context.current()
+    if request is None:
+        return {}
+    found = {"modelpress.request_id": request.id}
+    if request.manifest:
+        found["modelpress.model"] = f"{request.manifest.tag}:{request.manifest.version}"
+    return found
