@@ -1,7 +1,10 @@
 """What is measured, and that strangers cannot make it grow."""
 
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 COUNT = "modelpress_request_duration_seconds_count"
 
@@ -59,3 +62,12 @@ def test_several_workers_are_summed(environment, tmp_path):
         [sys.executable, "-c", show], env=workers, check=True, capture_output=True, text=True
     )
     assert 'modelpress_generation_tokens_total{model="m"} 4.0' in shown.stdout
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of Debian's prometheus, is missing")
+def test_promtool_finds_nothing_wrong(server):
+    server.http.post("/predict/digits-tiny", json={"pixels": [[1]]})
+    server.http.post("/v1/completions", json={"model": "chatter-tiny", "prompt": "a", "max_tokens": 2})
+    exposition = server.http.get("/metrics").content
+    checked = subprocess.run(["promtool", "check", "metrics"], input=exposition, capture_output=True)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
