@@ -1,21 +1,20 @@
-"""What the service costs: requests a second beside a bare Starlette handler that does the same work.
+"""What the service costs, beside a bare handler that does the same work, and beside other servers.
 
-python benchmarks/serving.py            # half a minute; the client and the servers share this machine's cores
+python benchmarks/serving.py                          # half a minute; clients and servers share the cores
+python benchmarks/serving.py --text BUNDLE --tensor BUNDLE
+benchmarks/serving_peers/install.sh /tmp/peers && python benchmarks/serving.py --only peers --peers /tmp/peers
+python benchmarks/serving.py --only soak --soak 20 --text BUNDLE
 
-Bars: at least 0.6 of the yardstick's rate; p99 at most 3 times p50 at half load; idle CPU under 1%.
+Bars: at least 0.6 of the yardstick's rate; p99 at most 3 times p50 at half load; idle CPU under 1%; 0.95 of
+the engine's tokens a second; 0.85 of the best offline rows a second; more requests a second than the peers.
 """
 
 import argparse
 import asyncio
 import json
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -24,34 +23,66 @@ from http_load import closed, opened
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+import serving_servers as servers  # noqa: E402
 from serving_model import PIXELS, write_mlp  # noqa: E402
 
 VALUES = [i / PIXELS for i in range(PIXELS)]
 TENSOR = {"name": "pixels", "shape": [1, PIXELS], "datatype": "FP32", "data": VALUES}
 BODY = json.dumps({"inputs": [TENSOR]}).encode()
+INFER = "/v2/models/digits-fp32/infer"
+WIDE = (2048, 2048, 2048, 10)
 ROUNDS = 3
+PARTS = ("bare", "streaming", "batching", "peers", "soak")
 
 
 def main() -> None:
-    """Print each figure beside its bar."""
-    options = argparse.ArgumentParser()
-    options.add_argument("--seconds", type=float, default=1.0)
-    chosen = options.parse_args()
+    """Print each figure beside its bar; what cannot be measured here says why."""
+    chosen = _options()
+    for part in chosen.only or PARTS:
+        if reason := _missing(part, chosen):
+            print(f"{part:13} skipped: {reason}")
+        else:
+            _run(part, chosen)
+
+
+def _run(part: str, chosen: argparse.Namespace) -> None:
+    if part == "bare":
+        bare(chosen.seconds)
+    elif part == "streaming":
+        from serving_text import streaming
+
+        streaming(chosen.text)
+    elif part == "batching":
+        batched(chosen.tensor, 4 * chosen.seconds)
+    elif part == "peers":
+        peers(chosen.peers, chosen.seconds)
+    else:
+        from serving_soak import soak
+
+        if not soak(chosen.soak, chosen.text):
+            raise SystemExit("soak: something broke, grew or was kept")
+
+
+def bare(seconds: float) -> None:
+    """Beside the bare handler; then alone at half load, and idle."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         write_mlp(path / "digits")
-        with starlette(path / "model.onnx") as (bare, _), ours(path / "digits") as (served, process):
-            rate = compare(bare, served, chosen.seconds)
-            half_load(served, rate / 2, 3 * chosen.seconds)
+        with (
+            servers.starlette(path / "model.onnx") as (url, _),
+            servers.ours(path / "digits") as (ours, process),
+        ):
+            rate = compare(url, ours + INFER, seconds)
+            half_load(ours + INFER, rate / 2, 3 * seconds)
             idle(process)
 
 
-def compare(bare: str, served: str, seconds: float) -> float:
+def compare(url: str, served: str, seconds: float) -> float:
     """Rates at 1, 8 and 32 clients, the best of interleaved rounds; ours at 32."""
     best = 0.0
     for clients in (1, 8, 32):
-        urls = (bare, served)
-        pairs = [[asyncio.run(closed(url, BODY, clients, seconds)) for url in urls] for _ in range(ROUNDS)]
+        urls = (url, served)
+        pairs = [[asyncio.run(closed(each, BODY, clients, seconds)) for each in urls] for _ in range(ROUNDS)]
         yardstick, best = (max(result.rate for result in column) for column in zip(*pairs, strict=True))
         p99 = min(result.percentile(0.99) for _, result in pairs)
         print(
@@ -75,44 +106,65 @@ def idle(process: psutil.Process) -> None:
     print(f"idle          {process.cpu_percent():.1f}% of a core (bar 1)")
 
 
-@contextmanager
-def starlette(model: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """The yardstick."""
-    script = Path(__file__).parent / "serving_peers" / "starlette_app.py"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with subprocess.Popen([sys.executable, script, model, str(port)]) as process:
-        try:
-            _wait(port)
-            yield f"http://127.0.0.1:{port}/infer", psutil.Process(process.pid)
-        finally:
-            process.terminate()
+def peers(environment: Path, seconds: float) -> None:
+    """Each server alone on the machine, over the same ONNX file, at 1, 8 and 32 clients."""
+    native = json.dumps({"data": [VALUES]}).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        write_mlp(path / "digits")
+        model = path / "model.onnx"
+        with servers.ours(path / "digits") as (url, _):
+            _rates("modelpress", url + INFER, BODY, seconds)
+        for start, body in ((servers.litserve, BODY), (servers.mlserver, BODY), (servers.bentoml, native)):
+            with start(environment, model) as (url, _):
+                _rates(start.__name__, url, body, seconds)
 
 
-@contextmanager
-def ours(bundle: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """`modelpress serve`, with its request log going to nowhere."""
-    command = [sys.executable, "-m", "service.cli", "serve", str(bundle), "--port", "0", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-    ) as process:
-        try:
-            assert process.stdout is not None
-            url = json.loads(process.stdout.readline())["url"]
-            yield f"{url}/v2/models/digits-fp32/infer", psutil.Process(process.pid)
-        finally:
-            process.terminate()
+def batched(bundle: Path | None, seconds: float) -> None:
+    """The batcher over a bundle, or over a classifier wide enough that its rows cost more than a request."""
+    from serving_batching import batching
+
+    with tempfile.TemporaryDirectory() as folder:
+        batching(bundle or write_mlp(Path(folder) / "wide", WIDE).path, seconds)
 
 
-def _wait(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            time.sleep(0.05)
-    raise SystemExit("the yardstick did not start")
+def _rates(name: str, url: str, body: bytes, seconds: float) -> None:
+    parts = []
+    _warm(url, body)
+    for clients in (1, 8, 32):
+        result = asyncio.run(closed(url, body, clients, seconds))
+        parts.append(f"{clients:2} clients {result.rate:6.0f}/s p99 {result.percentile(0.99):6.1f} ms")
+    print(f"{name:13} " + "   ".join(parts))
+
+
+def _warm(url: str, body: bytes) -> None:
+    """Ports open before models are loaded."""
+    for _ in range(100):
+        if asyncio.run(closed(url, body, 1, 0.1)).statuses[200]:
+            return
+        time.sleep(0.2)
+    raise SystemExit(f"{url} does not answer")
+
+
+def _missing(part: str, chosen: argparse.Namespace) -> str | None:
+    if part == "streaming" and not chosen.text:
+        return "--text names no text bundle"
+    if part == "peers" and not (chosen.peers and chosen.peers.is_dir()):
+        return "--peers names no environment; make one with benchmarks/serving_peers/install.sh"
+    if part == "soak" and not chosen.soak:
+        return "--soak says no minutes"
+    return None
+
+
+def _options() -> argparse.Namespace:
+    options = argparse.ArgumentParser()
+    options.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    options.add_argument("--only", action="append", choices=PARTS)
+    options.add_argument("--text", type=Path, help="folder of a text bundle")
+    options.add_argument("--tensor", type=Path, help="folder of a feed-forward bundle to batch")
+    options.add_argument("--peers", type=Path, help="environment of the other servers")
+    options.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

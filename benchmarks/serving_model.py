@@ -11,9 +11,11 @@ from runtime.manifest import FeedForwardGraph, Lineage, Manifest, Signature, Ten
 PIXELS = 64
 
 
-def write_mlp(target: Path, widths: tuple[int, ...] = (128, 10), name: str = "digits") -> Bundle:
+def write_mlp(
+    target: Path, widths: tuple[int, ...] = (128, 10), name: str = "digits", seed: int = 0
+) -> Bundle:
     """A multilayer perceptron over 64 pixels with random weights: its cost is real, its answers are not."""
-    rng, nodes, weights, last = np.random.default_rng(0), [], [], "pixels"
+    rng, nodes, weights, last = np.random.default_rng(seed), [], [], "pixels"
     for layer, (inner, outer) in enumerate(zip((PIXELS, *widths), widths, strict=False)):
         scale = 1 / np.sqrt(inner)
         matrix = rng.normal(0, scale, (inner, outer)).astype("f4")

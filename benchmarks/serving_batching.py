@@ -1,0 +1,87 @@
+"""Dynamic batching: rows a second at saturation beside the best batch offline, and one client's latency."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from runtime.bundle import Bundle
+from runtime.processing import Array
+from runtime.tensor import TensorModel
+from service.batcher import Batcher
+from service.pool import Pool
+from service.served import made_up, warm_up
+from service.traffic import Traffic
+
+CLIENTS = 64
+LENGTH = 32
+
+
+def batching(folder: Path, seconds: float) -> None:
+    """Both ratios, of the batcher in this process: what HTTP costs is measured elsewhere."""
+    model = TensorModel(Bundle.open(folder))
+    row = made_up(model.manifest, 1, LENGTH)
+    offline = max(_offline(model, rows, seconds) for rows in (1, 2, 4, 8, 16, 32, 64))
+    alone = _alone(model, row)
+    rate, latency = asyncio.run(_batched(model, row, seconds))
+    print(
+        f"batching      offline {offline:.0f} rows/s   batcher {rate:.0f} rows/s   "
+        f"ratio {rate / offline:.2f} (bar 0.85), {CLIENTS} clients"
+    )
+    print(
+        f"one client    model {1000 * alone:.3f} ms   batcher {1000 * latency:.3f} ms   "
+        f"ratio {latency / alone:.2f} (bar 1.3)"
+    )
+
+
+def _offline(model: TensorModel, rows: int, seconds: float) -> float:
+    inputs, count, end = made_up(model.manifest, rows, LENGTH), 0, time.perf_counter() + seconds / 4
+    model.run(inputs)
+    started = time.perf_counter()
+    while time.perf_counter() < end:
+        model.run(inputs)
+        count += rows
+    return count / (time.perf_counter() - started)
+
+
+def _alone(model: TensorModel, row: Mapping[str, Array]) -> float:
+    return _median([_timed(model, row) for _ in range(200)])
+
+
+def _timed(model: TensorModel, row: Mapping[str, Array]) -> float:
+    started = time.perf_counter()
+    model.run(row)
+    return time.perf_counter() - started
+
+
+async def _batched(model: TensorModel, row: Mapping[str, Array], seconds: float) -> tuple[float, float]:
+    pool, traffic = Pool(1, 1), Traffic()
+    batcher = Batcher(model, pool, traffic, cost=warm_up(model))
+    # Largest batches are found under load: a moment to learn.
+    await _saturated(batcher, row, seconds / 2)
+    rate = await _saturated(batcher, row, seconds)
+    times = []
+    for _ in range(200):
+        started = time.perf_counter()
+        await batcher.run(row)
+        times.append(time.perf_counter() - started)
+    await batcher.stop()
+    pool.close()
+    return rate, _median(times)
+
+
+async def _saturated(batcher: Batcher, row: Mapping[str, Array], seconds: float) -> float:
+    count, started = 0, time.perf_counter()
+
+    async def client() -> None:
+        nonlocal count
+        while time.perf_counter() < started + seconds:
+            await batcher.run(row)
+            count += 1
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return count / (time.perf_counter() - started)
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
