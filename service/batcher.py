@@ -214,9 +214,7 @@ class Batcher:
     def _is_instant(self, job: _Job) -> bool:
         """Whether a request is alone in the server and over sooner than it could wait for another."""
         alone = len(self._traffic) <= 1 and len(self._waiting) == 1 and not self._running
-        return (
-            alone and self._can_run_in_place and 0 < self.cost.work(job.rows, job.length) < AT_ONCE_SECONDS
-        )
+        return alone and self._can_run_in_place and 0 < self.cost.work(job.rows, job.length) < AT_ONCE_SECONDS
 
     def _schedule(self) -> None:
         # Behind the requests that the loop has already read, so that they come along.

@@ -19,6 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from runtime.errors import ModelpressError
+from service import adapters
 from service.alias import Alias
 from service.catalog import Catalog
 
@@ -36,10 +37,14 @@ class Change(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    action: Literal["load", "unload", "set_alias", "drop_alias"]
+    action: Literal["load", "unload", "set_alias", "drop_alias", "load_adapter", "unload_adapter"]
     name: str
     take_over: bool = True
     alias: Alias | None = None
+    # Of an adapter: the text model under it, where it is, and whether it may take another one's place.
+    model: str | None = None
+    path: str = ""
+    replace: bool = False
 
     async def apply(self, catalog: Catalog) -> "Change":
         """Make it. The same change, naming the version that was found. Raises what the catalog raises."""
@@ -48,6 +53,11 @@ class Change(BaseModel):
             return self.model_copy(update={"name": f"{manifest.tag}:{manifest.version}"})
         if self.action == "unload":
             await catalog.unload(self.name)
+        elif self.action == "load_adapter":
+            engine = adapters.base_of(catalog, self.model)
+            await adapters.load(catalog, engine, self.name, self.path, replace=self.replace)
+        elif self.action == "unload_adapter":
+            adapters.unload(adapters.base_of(catalog, self.model), self.name)
         elif self.alias:
             catalog.set_alias(self.name, self.alias)
         else:
@@ -78,6 +88,15 @@ class Journal:
     async def drop_alias(self, name: str) -> None:
         """`Catalog.drop_alias`, in every worker."""
         await self._commit(Change(action="drop_alias", name=name))
+
+    async def load_adapter(self, model: str, name: str, path: str, *, replace: bool) -> None:
+        """`adapters.load` over the text model of that tag, in every worker."""
+        change = Change(action="load_adapter", name=name, model=model, path=path, replace=replace)
+        await self._commit(change)
+
+    async def unload_adapter(self, model: str, name: str) -> None:
+        """`adapters.unload` from the text model of that tag, in every worker."""
+        await self._commit(Change(action="unload_adapter", name=name, model=model))
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator["Journal"]:

@@ -35,7 +35,9 @@ async def load_lora_adapter(request: Request) -> PlainTextResponse:
     """`POST /v1/load_lora_adapter`."""
     catalog, body = request.app.state.catalog, parse(await request.body(), LoadAdapterBody)
     engine = adapters.base_of(catalog, body.model)
-    await adapters.load(catalog, engine, body.lora_name, body.lora_path, replace=body.load_inplace)
+    await request.app.state.journal.load_adapter(
+        engine.manifest.tag, body.lora_name, body.lora_path, replace=body.load_inplace
+    )
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
 
@@ -48,5 +50,5 @@ async def unload_lora_adapter(request: Request) -> PlainTextResponse:
             f"several models have an adapter '{body.lora_name}'; name one as 'model'", "model"
         )
     engine = bases[0] if bases else adapters.base_of(catalog, body.model)
-    adapters.unload(engine, body.lora_name)
+    await request.app.state.journal.unload_adapter(engine.manifest.tag, body.lora_name)
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
