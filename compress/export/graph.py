@@ -9,15 +9,22 @@ from typing import Any
 
 import onnx
 
+from compress.export.names import weighted_paths
+
 
 def save_program(program: Any, path: Path, axes: Mapping[str, Sequence[str]] | None = None) -> None:
     """Write an exported program to one file, without the exporter's traces of the source code.
+
+    Nodes that read weights are named by their modules.
 
     `axes` names the first symbolic axes of inputs, and of outputs wherever the same symbol comes out again.
     """
     model = program.model_proto
     _name_axes(model, axes or {})
+    paths = weighted_paths(model)
     strip(model)
+    for number, name in paths:
+        model.graph.node[number].name = name
     save_model(model, path)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from compress.export.names import joined_scopes, module_path
 from runtime.processing import Array
 
 QUERY, KEY, VALUE = 0, 1, 2
@@ -70,6 +71,8 @@ def _join(graph: ir.Graph, before: ir.Node, parts: Sequence[_Projection]) -> ir.
     )
     product = ir.node("MatMul", [parts[0].source, weight])
     before.prepend(product)
+    producers = [part.output.producer() for part in parts]
+    product.metadata_props.update(joined_scopes([module_path(p.metadata_props) for p in producers if p]))
     joined = product.outputs[0]
     if any(part.bias is not None for part in parts):
         biases = [np.zeros(_width(p), np.float32) if p.bias is None else _array(p.bias) for p in parts]

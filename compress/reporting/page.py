@@ -16,6 +16,7 @@ from compress.reporting.group import Group, Variant
 from compress.reporting.plots import drop_figures, latency_figures, percentile, rate, served_figures
 from compress.reporting.samples import comparisons, without_samples
 from compress.reporting.scatter import scatter_figures
+from compress.reporting.sensitivity import sensitivity_figures, sensitivity_tables
 from compress.reporting.served import LoadTest
 
 FOLDER = Path(__file__).parent
@@ -56,9 +57,10 @@ def _model(group: Group) -> dict[str, object]:
             *drop_figures(group),
             *latency_figures(group),
             *served_figures(group),
+            *sensitivity_figures(group),
         ],
         "missing": list(_missing(group)),
-        "tables": tables.tables(group),
+        "tables": [*tables.tables(group), *sensitivity_tables(group)],
         "comparisons": comparisons(group),
         "without_samples": list(without_samples(group)),
         "machines": tables.machines(group),

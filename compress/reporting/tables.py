@@ -38,9 +38,9 @@ def versions(group: Group) -> list[tuple[str, str]]:
 
 
 def lineage(manifest: Manifest) -> list[tuple[str, str, str]]:
-    """Each step: method, settings, and what it measured."""
+    """Each step: method, settings, and what it measured, but for what has a table of its own."""
     return [
-        (step.method, _pairs({k: v for k, v in step.config.items() if k != "method"}), _pairs(step.figures))
+        (step.method, _pairs(_without(step.config, "method")), _pairs(_without(step.figures, "sensitivity")))
         for step in manifest.lineage.steps
     ]
 
@@ -177,6 +177,10 @@ def _shared(group: Group, describe: Callable[[Manifest], str]) -> list[tuple[str
     for variant in group.variants:
         found.setdefault(describe(variant.manifest) or "not recorded", []).append(variant.name)
     return [(text, ", ".join(names)) for text, names in found.items()]
+
+
+def _without(values: Mapping[str, object], key: str) -> dict[str, object]:
+    return {name: value for name, value in values.items() if name != key}
 
 
 def _pairs(values: Mapping[str, object]) -> str:

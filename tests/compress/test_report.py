@@ -410,3 +410,18 @@ def test_places_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelpressError, match="name the file to write"):
         write_report([], tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_sensitivity_is_drawn_and_tabled_worst_first(tmp_path: Path) -> None:
+    measured = {
+        "layers.0.up": {"bits": 4, "4": 0.002, "8": 1e-5, "16": 1e-8},
+        "embedding": {"bits": 8, "4": 0.5, "8": 0.003, "16": 1e-7},
+    }
+    step = StepRecord(method="quantize", config={"scheme": "mixed"}, figures={"sensitivity": measured})
+    mixed = manifest("mixed-5", evidence(), lineage=Lineage(source="zoo:gpt-mini", steps=(step,)))
+    write_report([baseline(), mixed], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text())
+    assert "Sensitivity to rounding: mixed-5" in page.text
+    assert page.text.index("embedding") < page.text.index("layers.0.up")
+    assert "0.500" in page.text
+    assert '"16"' not in page.text
