@@ -27,6 +27,13 @@ SETTINGS = (
     {"scheme": "int4", "head_bits": 4},
     {"scheme": "int4", "group_size": 16},
     {"scheme": "int4", "group_size": 128},
+    {"scheme": "int4", "algorithm": "hqq"},
+    {"scheme": "int4", "algorithm": "gptq"},
+    {"scheme": "int4", "algorithm": "awq"},
+    {"scheme": "int8-weight-only"},
+    {"scheme": "int8-dynamic", "smooth": {}},
+    {"scheme": "mixed", "budget": {"bits": 5}},
+    {"scheme": "mixed", "budget": {"max_drop": 0.005}},
 )
 
 # Every row is shown, whatever it costs; 256 windows give intervals of about a tenth of a percent.
@@ -42,12 +49,19 @@ def main(model: str) -> None:
         recipe = {"model": model, "steps": [{"method": "quantize", **settings}], "gate": GATE}
         result = run(parse_recipe(json.dumps(recipe)))
         name = " ".join(
-            str(value) if key == "scheme" else f"{key}={value}" for key, value in settings.items()
+            str(value) if key == "scheme" else f"{key}={_plain(value)}" for key, value in settings.items()
         )
         table.add_row(name, *cells(result.evidence))
     console = Console(width=140)
     console.print(machine())
     console.print(table)
+
+
+def _plain(value: object) -> object:
+    """Settings within settings, as `max_drop 0.005`; `on` where they are all at their defaults."""
+    if not isinstance(value, dict):
+        return value
+    return " ".join(f"{key} {each}" for key, each in value.items()) or "on"
 
 
 if __name__ == "__main__":
