@@ -47,8 +47,8 @@ def write_prompts(path: Path, tokenizer: Tokenizer) -> None:
 def guidellm(program: Path, folder: Path, arguments: argparse.Namespace) -> tuple[float, float, float]:
     """Requests a second, tokens a second and the median time to first token in milliseconds."""
     backend = {"kind": "openai_http", "target": arguments.url, "model": arguments.model}
-    # Its own `stream_options` ask for usage in every chunk, an extension that not every server has.
-    body = GREEDY | {"stream_options": {"include_usage": True}}
+    # Its own `stream_options` ask for usage in every chunk, an extension that our server does not have.
+    body = GREEDY | {"stream_options": None}
     backend |= {"request_format": "/v1/completions", "max_tokens": OUTPUT_TOKENS, "extras": {"body": body}}
     backend |= {"validate_backend": False}  # which asks for /health
     spec = {
@@ -63,7 +63,7 @@ def guidellm(program: Path, folder: Path, arguments: argparse.Namespace) -> tupl
     config.write_text(yaml.safe_dump({"spec": spec}), encoding="utf-8")
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}
     command = [str(program), "run", "-c", str(config), "--disable-progress"]
-    subprocess.run(command, env=offline, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=offline, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = json.loads((folder / "guidellm.json").read_text(encoding="utf-8"))["benchmarks"][0]["metrics"]
     return (
         metrics["requests_per_second"]["successful"]["mean"],
