@@ -63,6 +63,8 @@ class Decoder:
         # The file of the graph that ran the last call.
         self.graph_used = graph.file
         self._steps: dict[tuple[Adapter | None, ...], _Step] = {}
+        # One for all batch sizes, which each have a step of their own; what is not written takes no memory.
+        self._logits = _empty_logits(graph, slots, 1)
 
     @property
     def lengths(self) -> Array:
@@ -126,14 +128,15 @@ class Decoder:
             raise CapacityError(f"slot {slot} of {self.slots} does not exist; start with more slots")
         start, count = int(self.cache.lengths[slot]), len(tokens)
         self._check_room(start + count)
-        step = self._bind(self.cache.rows(slot, 1), count, kept, self.adapters[slot : slot + 1], as_of)
+        rows, logits = self.adapters[slot : slot + 1], _empty_logits(self.graph, 1, kept)
+        step = self._bind(self.cache.rows(slot, 1), count, logits, rows, as_of)
         self.graph_used = step.file
         step.input_ids[:] = tokens
         step.position_ids[:] = np.arange(start, start + count)
         step.logit_positions[:] = np.arange(count - kept, count)
         self.cache.grow(slice(slot, slot + 1), count)
-        logits: Array = step.run(self.cache.lengths[slot : slot + 1])[0]
-        return logits
+        found: Array = step.run(self.cache.lengths[slot : slot + 1])[0]
+        return found
 
     def _decode_step(self, batch: int) -> "_Step":
         # Shapes and addresses depend on the batch size and its adapters alone, so each is bound once.
@@ -141,20 +144,20 @@ class Decoder:
         if rows not in self._steps:
             # Stacked factors take memory: those of one batch with adapters are kept, not of every one.
             self._steps = {known: step for known, step in self._steps.items() if not any(known)}
-            self._steps[rows] = self._bind(self.cache.rows(0, batch), 1, 1, rows, batch)
+            self._steps[rows] = self._bind(self.cache.rows(0, batch), 1, self._logits[:batch], rows, batch)
         return self._steps[rows]
 
     def _bind(
-        self, cache: list[Array], length: int, kept: int, rows: Sequence[Adapter | None], as_of: int
+        self, cache: list[Array], length: int, logits: Array, rows: Sequence[Adapter | None], as_of: int
     ) -> "_Step":
         """A call over `rows`, on the graph for calls of `as_of` tokens, or on the one that takes adapters."""
         if not any(rows):
             phase = self._phases.choose(as_of)
-            return _Step(phase.session, phase.file, self.graph, cache, length, kept)
+            return _Step(phase.session, phase.file, self.graph, cache, length, logits)
         assert self._adapted is not None
         assert self.graph.adapters is not None
         inputs = adapter_inputs(rows, self.graph.adapters)
-        return _Step(self._adapted(), self.graph.adapters.file, self.graph, cache, length, kept, inputs)
+        return _Step(self._adapted(), self.graph.adapters.file, self.graph, cache, length, logits, inputs)
 
     def _check_room(self, length: int) -> None:
         limit = self.graph.context_length
@@ -174,7 +177,8 @@ def score(
     further inputs, where the session is of the graph that takes adapters.
     """
     batch, length = input_ids.shape
-    step = _Step(session, graph.file, graph, new_cache(graph, batch, length), length, length, more)
+    logits = _empty_logits(graph, batch, length)
+    step = _Step(session, graph.file, graph, new_cache(graph, batch, length), length, logits, more)
     step.input_ids[:] = input_ids
     step.position_ids[:] = step.logit_positions[:] = np.arange(length)
     return step.run(np.full(batch, length))
@@ -186,9 +190,16 @@ def new_cache(graph: DecoderGraph, batch: int, capacity: int) -> list[Array]:
     return [np.zeros(shape, graph.kv_dtype) for shape in shapes]
 
 
+def _empty_logits(graph: DecoderGraph, batch: int, kept: int) -> Array:
+    return np.empty((batch, kept, graph.vocab_size), np.float32)
+
+
 @dataclass(slots=True, init=False)
 class _Step:
-    """One call's tensors, bound to their addresses: fill the inputs in place, then `run`, again and again."""
+    """One call's tensors, bound to their addresses: fill the inputs in place, then `run`, again and again.
+
+    The logits of `logits.shape[1]` positions are written into `logits` [batch, positions, vocabulary].
+    """
 
     input_ids: Array
     position_ids: Array
@@ -208,17 +219,17 @@ class _Step:
         graph: DecoderGraph,
         cache: list[Array],
         length: int,
-        kept: int,
+        logits: Array,
         more: Mapping[str, Array] = MappingProxyType({}),
     ) -> None:
         self.file = file
         batch = len(cache[0])
         self.input_ids = np.zeros((batch, length), np.int64)
         self.position_ids = np.zeros((batch, length), np.int64)
-        self.logit_positions = np.zeros(kept, np.int64)
+        self.logit_positions = np.zeros(logits.shape[1], np.int64)
         self.seqlens_k = np.zeros(batch, np.int32)
         self.total_length = np.zeros((), np.int32)
-        self.logits = np.empty((batch, kept, graph.vocab_size), np.float32)
+        self.logits = logits
         # The binding holds addresses only: this keeps the memory behind them alive.
         self._kept_alive = (cache, more)
         self._session, self._binding = session, session.io_binding()

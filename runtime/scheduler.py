@@ -28,6 +28,8 @@ from runtime.speculation import Proposer, Speculation
 __all__ = ["FinishReason", "Request", "Scheduler", "SchedulerStatistics", "TokenEvent", "TokenLogprob"]
 
 PREFILL_CHUNK = 64
+# A prompt that nobody waits beside is read in longer chunks: fewer operators to start, fuller kernels.
+ALONE = 2
 
 
 class Scheduler:
@@ -158,7 +160,9 @@ class Scheduler:
         sequence = self._running[slot]
         self._load_prefix(slot)
         start = int(self.decoder.lengths[slot])
-        chunk = np.array(sequence.tokens[start : start + self._chunk])
+        alone = len(self._running) == 1 and not self._waiting
+        size = self._chunk * ALONE if alone else self._chunk
+        chunk = np.array(sequence.tokens[start : start + size])
         logits = self.decoder.prefill(slot, chunk, sequence.adapter)
         self._save_prefix(slot)
         if self.decoder.lengths[slot] < len(sequence.tokens):

@@ -32,7 +32,7 @@ def _calls(path: Path, graph: DecoderGraph) -> dict[int, Callable[[], object]]:
     cached = min(CACHED, graph.context_length // 2)
     capacity = min(graph.context_length, 2 * max(PROMPTS))
     small = graph.model_copy(update={"context_length": capacity})
-    decoder = Decoder(open_session(path), small, max(BATCHES))
+    decoder = Decoder(open_session(path, spinning=True), small, max(BATCHES))
     found = {batch: _decode(decoder, batch, cached) for batch in BATCHES}
     return found | {n: _prefill(decoder, n) for n in PROMPTS if n < capacity}
 

@@ -145,6 +145,16 @@ def test_a_long_prompt_stalls_nobody(decoder: Decoder) -> None:
     assert run(scheduler)["long"][0] == alone(decoder, long)[0][1:]
 
 
+def test_a_prompt_is_read_in_longer_chunks_while_nobody_else_is_there(decoder: Decoder) -> None:
+    scheduler = Scheduler(decoder, prefill_chunk=8)
+    scheduler.add(Request("long", prompt(56), GREEDY))
+    scheduler.step()
+    assert decoder.lengths[0] == 16
+    scheduler.add(Request("waiting", prompt(56), GREEDY))
+    scheduler.step()
+    assert decoder.lengths[:2].tolist() == [24, 0]
+
+
 def test_a_stream_of_short_prompts_does_not_starve_a_long_one(decoder: Decoder) -> None:
     scheduler = Scheduler(decoder, prefill_chunk=8)
     scheduler.add(Request("long", prompt(56), GREEDY))
