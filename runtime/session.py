@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from runtime.errors import GraphError
 from runtime.manifest import DType, TensorSpec
+from runtime.memory import give_back_freed
 
 DTYPES: dict[str, DType] = {
     "tensor(float)": "float32",
@@ -41,10 +42,13 @@ def open_session(path: Path, *, threads: int | None = None, spinning: bool = Fal
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), options, providers=_providers())
+        session = ort.InferenceSession(str(path), options, providers=_providers())
     except Exception as error:  # onnxruntime raises a class of its own for each of its status codes
         reason = str(error).splitlines()[0][:300]
         raise GraphError(f"{path}: onnxruntime cannot load it ({reason}); export it again") from None
+    # The file's bytes and the weights before they were packed for the kernels.
+    give_back_freed()
+    return session
 
 
 def available_cores() -> int:

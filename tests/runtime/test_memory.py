@@ -1,3 +1,4 @@
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime.memory import available_memory
+from runtime.memory import available_memory, give_back_freed
 
 
 def cgroup(folder: Path, limit: str, current: int, inactive: int) -> Path:
@@ -41,3 +42,13 @@ print(available_memory())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) <= 100 * 2**20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_goes_back_to_the_operating_system() -> None:
+    # Each too small for a mapping of its own; the last one stays, so the heap cannot shrink from its end.
+    blocks = [bytearray(b"x") * 100_000 for _ in range(1000)]
+    del blocks[:-1]
+    before = psutil.Process().memory_info().rss
+    give_back_freed()
+    assert psutil.Process().memory_info().rss < before - 50_000_000
