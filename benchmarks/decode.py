@@ -3,6 +3,7 @@
     benchmarks/peers.sh .venv-peers          # once: the other engines, in an environment of their own
     python benchmarks/decode.py              # both models, all engines: about an hour, most of it conversion
     python benchmarks/decode.py --quick      # the 135M model, fewer steps
+    python benchmarks/decode.py --write docs/decode.md    # each model's table under its heading there
 
 Every engine is a process that stands by while another is timed; rounds visit them in turn and the medians
 are printed, so that a noisy neighbour disturbs all alike. An engine that cannot run leaves its reason in the
@@ -11,6 +12,7 @@ table.
 
 import argparse
 import json
+import re
 import signal
 import statistics
 import subprocess
@@ -137,8 +139,7 @@ class Engine:
 def main() -> None:
     """Make the models, run the rounds, print one table a model; stopped early, print what there is."""
     chosen = _options()
-    console = Console(width=150)
-    console.print(machine())
+    console = Console(width=160, record=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped early"))
     for name in chosen.models:
         folder = chosen.folder / name
@@ -151,7 +152,12 @@ def main() -> None:
             for _ in range(chosen.rounds):
                 measure(engines, chosen.steps)
         finally:
+            console.print(machine())
+            console.print(f"{chosen.rounds} rounds of {chosen.steps} steps, {THREADS} threads")
             console.print(table(name, engines))
+            report = console.export_text()
+            if chosen.write:
+                write(chosen.write, name, report)
             for engine in engines:
                 engine.stop()
 
@@ -189,6 +195,16 @@ def table(title: str, engines: list[Engine]) -> Table:
                     f"{words}, {engine.precision}", f"{statistics.median(engine.own[kind]):.2f} (bar {bar})"
                 )
     return made
+
+
+def write(page: Path, title: str, report: str) -> None:
+    """Put a report under its heading in a Markdown page, in place of the former one."""
+    lines = "".join(f"    {line.rstrip()}\n" for line in report.splitlines())
+    section = f"## {title}\n\n{lines}\n"
+    text, count = re.subn(
+        rf"^## {re.escape(title)}\n(?:(?!## ).*\n)*", lambda _: section, page.read_text(), flags=re.M
+    )
+    page.write_text(text if count else f"{text}\n{section}")
 
 
 def make_model(settings: dict[str, Any], folder: Path) -> None:
@@ -235,6 +251,7 @@ def _options() -> argparse.Namespace:
     options.add_argument(
         "--folder", type=Path, default=Path("out/decode"), help="where models are made and kept"
     )
+    options.add_argument("--write", type=Path, metavar="PAGE", help="a Markdown page to put the tables into")
     options.add_argument("--rounds", type=int, help="default: 5, or 2 with --quick")
     chosen = options.parse_args()
     chosen.rounds = chosen.rounds or (2 if chosen.quick else 5)
