@@ -36,6 +36,14 @@ def batch_graphs(graphs: Sequence[Mapping[str, Any]], processing: GraphProcessin
     return batch
 
 
+def own_nodes(answers: Sequence[dict[str, Any]], graphs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Answers `{nodes: [...]}` without those for the padding of smaller graphs."""
+    return [
+        {**answer, "nodes": answer["nodes"][: len(graph["features"])]} if "nodes" in answer else answer
+        for answer, graph in zip(answers, graphs, strict=True)
+    ]
+
+
 def _graph(graph: Any, processing: GraphProcessing, index: int) -> tuple[Array, Array]:
     if not isinstance(graph, Mapping) or graph.keys() != {"features", "edges"}:
         raise InputError(f"graph {index}: send {{'features': [[...]], 'edges': [[source, target]]}}")
@@ -70,4 +78,6 @@ def _numbers(values: Any, dtype: type[np.generic], what: str) -> Array:
     kinds = "iu" if issubclass(dtype, np.integer) else "iufb"
     if array.size and array.dtype.kind not in kinds:
         raise InputError(f"{what} are {array.dtype}; send {np.dtype(dtype).name}")
-    return array.astype(dtype)
+    # What overflows is infinite, and refused as such.
+    with np.errstate(over="ignore"):
+        return array.astype(dtype)

@@ -16,7 +16,7 @@ from runtime import processing as proc
 from runtime.answers import Run, answer
 from runtime.bundle import Bundle
 from runtime.errors import InputError
-from runtime.graphs import batch_graphs
+from runtime.graphs import batch_graphs, own_nodes
 from runtime.manifest import (
     FeedForwardGraph,
     GraphProcessing,
@@ -67,7 +67,7 @@ class TensorModel:
         `runtime.graphs`), or one example's tensor.
         """
         inputs = self.encode(items)
-        return self.decode(self.run(inputs), inputs)
+        return self.answers(self.run(inputs), inputs, items)
 
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty."""
@@ -114,6 +114,13 @@ class TensorModel:
         about = self.manifest
         run = Run(about.task, about.processing, about.labels, inputs, outputs, self._tokenizer)
         return answer(run)
+
+    def answers(
+        self, outputs: Mapping[str, Array], inputs: Mapping[str, Array], items: Sequence[Any]
+    ) -> list[dict[str, Any]]:
+        """`decode`, without what a batch of graphs was padded with."""
+        decoded = self.decode(outputs, inputs)
+        return own_nodes(decoded, items) if self.manifest.processing.kind == "graph" else decoded
 
 
 def _check_tensor(tensor: Array, spec: TensorSpec, axes: dict[str, int]) -> None:

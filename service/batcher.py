@@ -107,7 +107,7 @@ class Batcher:
             inputs = await self._pool.run(self.model.encode, items)
         else:
             inputs = self.model.encode(items)
-        return self.model.decode(await self.run(inputs), inputs)
+        return self.model.answers(await self.run(inputs), inputs, items)
 
     async def run(self, inputs: Mapping[str, Array]) -> Outputs:
         """Named tensors to named tensors. Raises InputError, TooBusy, or ModelFailed.

@@ -1,8 +1,8 @@
 """What a person has, and an answer in the task's words: a sentence, an image, some numbers.
 
 `POST /predict/{model}` takes an image file as the body, a form with files, a plain list or sentence as JSON,
-or JSON with one of `text`, `image` (base64), `pixels`, `tensor`. It never fetches what a request points at.
-In a batch one bad item gets an error of its own and costs the others nothing.
+or JSON with one of `text`, `image` (base64), `pixels`, `graph`, `tensor`. It never fetches what a request
+points at. In a batch one bad item gets an error of its own and costs the others nothing.
 """
 
 import base64
@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from runtime.errors import InputError
-from runtime.manifest import ImageProcessing, TextProcessing
+from runtime.manifest import GraphProcessing, ImageProcessing, TextProcessing
 from runtime.tensor import TensorModel
 from service.batcher import Batcher
 from service.body import Body, complaint
@@ -32,11 +32,13 @@ class Question(Body):
     """One of these, as the model's processing wants it. A list is a batch.
 
     `pixels` is one image, rows of grey values or of RGB triples from 0 to 255; `tensor` is one example.
+    `graph` is `{features: a row for each node, edges: [[source, target], ...]}`, nodes numbered from 0.
     """
 
     text: str | list[str] | None = None
     image: str | list[str] | None = Field(default=None, description="base64 of a PNG or JPEG file")
     pixels: list[Any] | None = None
+    graph: dict[str, Any] | list[Any] | None = None
     tensor: list[Any] | None = None
 
 
@@ -129,6 +131,8 @@ def _question(model: TensorModel, body: bytes) -> Question:
     """The JSON as a question: a plain text or list is what the model wants."""
     try:
         content = _JSON.validate_json(body)
+        if isinstance(content, dict) and "features" in content and _fields(model) == ("graph",):
+            content = {"graph": content}
         if isinstance(content, str | list):
             of_texts = isinstance(content, str) or any(isinstance(item, str) for item in content)
             content = {_fields(model)[0 if of_texts else -1]: content}
@@ -145,7 +149,7 @@ def _items(model: TensorModel, question: Question) -> Items:
     value = getattr(question, given[0])
     if given[0] in ("pixels", "tensor"):
         return Items([_picture(value) if given[0] == "pixels" else _example(model, value)])
-    values = [value] if isinstance(value, str) else value
+    values = value if isinstance(value, list) else [value]
     read = [_decode(image) for image in values] if given[0] == "image" else values
     return Items(read, batch=isinstance(value, list))
 
@@ -154,6 +158,8 @@ def _fields(model: TensorModel) -> tuple[str, ...]:
     processing = model.manifest.processing
     if isinstance(processing, ImageProcessing):
         return ("image", "pixels")
+    if isinstance(processing, GraphProcessing):
+        return ("graph",)
     return ("text",) if isinstance(processing, TextProcessing) else ("tensor",)
 
 

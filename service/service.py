@@ -134,11 +134,12 @@ class ModelPress:
         ctx: bentoml.Context,
         text: list[str] | None = None,
         image: list[str] | None = None,
+        graph: list[dict[str, Any]] | None = None,
         tensor: list[Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """Answers in the task's words to some texts, some images (base64 of PNG or JPEG) or one tensor."""
+        """Answers in the task's words to texts, images (base64 of PNG or JPEG), graphs, or one tensor."""
         found = app.state.catalog.tensor(model)
-        question = natural.Question(text=text, image=image, tensor=tensor)
+        question = natural.Question(text=text, image=image, graph=graph, tensor=tensor)
         return await natural.ask(app.state.catalog.pool, found, question)
 
     @bentoml.api  # type: ignore[untyped-decorator]

@@ -1,0 +1,265 @@
+"""`POST /predict/{model}` and both dialects' tensors for tasks beside classification, over tiny bundles."""
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from runtime.bundle import write_bundle
+from runtime.manifest import (
+    FeedForwardGraph,
+    GraphProcessing,
+    ImageProcessing,
+    Lineage,
+    Manifest,
+    Processing,
+    Signature,
+    Suppression,
+    Task,
+    TensorSpec,
+    TextProcessing,
+)
+
+WORDS = {"[pad]": 0, "ada": 1, "lives": 2, "here": 3}
+IMAGE = ImageProcessing(mode="L", height=2, width=2, rescale=1 / 255, mean=(0.0,), std=(1.0,))
+KINDS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+
+
+def constant(name: str, values: Any, dtype: type = np.float32) -> NodeProto:
+    return helper.make_node(
+        "Constant", [], [name], value=numpy_helper.from_array(np.array(values, dtype), name)
+    )
+
+
+def spec(name: str, dtype: str, *shape: int | str) -> TensorSpec:
+    return TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": shape})
+
+
+def write(
+    folder: Path,
+    task: Task,
+    nodes: list[NodeProto],
+    inputs: tuple[TensorSpec, ...],
+    output: TensorSpec,
+    processing: Processing,
+    labels: tuple[str, ...] = (),
+) -> Path:
+    infos = [
+        [helper.make_tensor_value_info(each.name, KINDS[each.dtype], each.shape) for each in group]
+        for group in (inputs, (output,))
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, task, *infos), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    )
+    files = {"model.onnx": folder / f"{task}.onnx"}
+    onnx.save(model, files["model.onnx"])
+    if isinstance(processing, TextProcessing):
+        files["tokenizer.json"] = folder / "tokenizer.json"
+    manifest = Manifest(
+        name=task,
+        variant="tiny",
+        task=task,
+        signature=Signature(inputs=inputs, outputs=(output,)),
+        processing=processing,
+        labels=labels,
+        graph=FeedForwardGraph(),
+        lineage=Lineage(source="test"),
+    )
+    return write_bundle(folder / task, manifest, files).path
+
+
+def write_tagger(folder: Path) -> Path:
+    """Says `person` of the word `ada`, and `other` of every other one."""
+    inputs = (
+        spec("input_ids", "int64", "batch", "sequence"),
+        spec("attention_mask", "int64", "batch", "sequence"),
+    )
+    nodes = [
+        constant("table", [[4, 0], [0, 4], [4, 0], [4, 0]]),
+        helper.make_node("Gather", ["table", "input_ids"], ["logits"]),
+    ]
+    output = spec("logits", "float32", "batch", "sequence", 2)
+    return write(
+        folder,
+        "token-classification",
+        nodes,
+        inputs,
+        output,
+        TextProcessing(max_length=8),
+        ("other", "person"),
+    )
+
+
+def write_embedder(folder: Path) -> Path:
+    """A word's vector is a column of the identity; a sentence's is their mean, of length one."""
+    inputs = (
+        spec("input_ids", "int64", "batch", "sequence"),
+        spec("attention_mask", "int64", "batch", "sequence"),
+    )
+    nodes = [constant("table", np.eye(4)), helper.make_node("Gather", ["table", "input_ids"], ["hidden"])]
+    processing = TextProcessing(max_length=8, pooling="mean", normalize=True)
+    return write(
+        folder, "embedding", nodes, inputs, spec("hidden", "float32", "batch", "sequence", 4), processing
+    )
+
+
+def write_segmenter(folder: Path) -> Path:
+    """A bright pixel is `thing`, a dark one `ground`."""
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["last"], perm=[0, 2, 3, 1]),
+        constant("weights", [[-1.0, 1.0]]),
+        constant("bias", [0.5, -0.5]),
+        helper.make_node("MatMul", ["last", "weights"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["logits"]),
+    ]
+    inputs, output = (
+        (spec("pixels", "float32", "batch", 1, 2, 2),),
+        spec("logits", "float32", "batch", 2, 2, 2),
+    )
+    return write(folder, "segmentation", nodes, inputs, output, IMAGE, ("ground", "thing"))
+
+
+def write_detector(folder: Path) -> Path:
+    """Sees one `cup`, twice nearly at the same place, in a bright image, and nothing in a dark one."""
+    places = [[0.1, 0.1, 0.5, 0.5, -3, -9], [0.1, 0.1, 0.5, 0.6, -4, -9]]
+    nodes = [
+        constant("axes", [1, 2, 3], np.int64),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Squeeze", ["mean", "last"], ["brightness"]),
+        constant("weights", [[[0, 0, 0, 0, 6, 0]]]),
+        constant("places", [places]),
+        helper.make_node("Mul", ["brightness", "weights"], ["seen"]),
+        helper.make_node("Add", ["places", "seen"], ["boxes"]),
+    ]
+    nodes.insert(2, constant("last", [3], np.int64))
+    inputs = (spec("pixels", "float32", "batch", 1, 2, 2),)
+    output = spec("boxes", "float32", "batch", 2, 6)
+    processing = IMAGE.model_copy(update={"suppression": Suppression()})
+    return write(folder, "object-detection", nodes, inputs, output, processing, ("cup", "spoon"))
+
+
+def write_graph_net(folder: Path) -> Path:
+    """A node's label is the sign of its one feature. The edges are read and change nothing."""
+    nodes = [
+        constant("weights", [[-1.0, 1.0]]),
+        helper.make_node("MatMul", ["features", "weights"], ["own"]),
+        helper.make_node("Cast", ["edges"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["numbers", "axes"], ["sum"], keepdims=1),
+        constant("zero", 0.0),
+        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+        helper.make_node("Add", ["own", "nothing"], ["logits"]),
+    ]
+    nodes.insert(3, constant("axes", [1, 2], np.int64))
+    inputs = (spec("features", "float32", "batch", "nodes", 1), spec("edges", "int64", "batch", "edges", 2))
+    output = spec("logits", "float32", "batch", "nodes", 2)
+    return write(
+        folder, "node-classification", nodes, inputs, output, GraphProcessing(width=1), ("minus", "plus")
+    )
+
+
+@pytest.fixture(scope="module")
+def http(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("tasks")
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[pad]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    writers = (write_tagger, write_embedder, write_segmenter, write_detector, write_graph_net)
+    with serve(*[str(writer(folder)) for writer in writers]) as server:
+        yield server.http
+
+
+def predict(http: httpx.Client, task: Task, body: Any) -> list[Any]:
+    answer = http.post(f"/predict/{task}-tiny", json=body)
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["predictions"])
+
+
+def png(*rows: list[int]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(np.array(rows, np.uint8)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_a_sentences_words_are_tagged(http):
+    first, bad, second = predict(http, "token-classification", ["ada lives here", " ", "here"])
+    assert [(each["token"], each["label"]) for each in first["tokens"]] == [
+        ("ada", "person"),
+        ("lives", "other"),
+        ("here", "other"),
+    ]
+    assert "empty" in bad["error"]
+    assert [each["label"] for each in second["tokens"]] == ["other"]
+
+
+def test_a_sentence_gets_its_vector(http):
+    one, other = predict(http, "embedding", {"text": ["ada", "ada here"]})
+    np.testing.assert_allclose(one["embedding"], [0, 1, 0, 0])
+    np.testing.assert_allclose(other["embedding"], [0, 0.5**0.5, 0, 0.5**0.5], rtol=1e-6)
+
+
+def test_an_image_gets_its_mask(http):
+    (answer, bad) = predict(http, "segmentation", {"image": [png([255, 0], [0, 0]), "§"]})
+    assert answer["regions"] == [{"label": "ground", "share": 0.75}, {"label": "thing", "share": 0.25}]
+    mask = Image.open(io.BytesIO(base64.b64decode(answer["mask"])))
+    assert np.asarray(mask).tolist() == [[1, 0], [0, 0]]
+    assert "not base64" in bad["error"]
+
+
+def test_an_images_objects_are_found_once(http):
+    bright, dark = predict(http, "object-detection", [png([255, 255], [255, 255]), png([0, 0], [0, 0])])
+    (cup,) = bright["objects"]
+    assert cup["label"] == "cup"
+    np.testing.assert_allclose(cup["box"], [0.1, 0.1, 0.5, 0.5], rtol=1e-6)
+    assert dark == {"objects": []}
+
+
+def test_a_graphs_nodes_are_labelled_and_no_padding_is(http):
+    small = {"features": [[1]], "edges": []}
+    large = {"features": [[-1.5], [2], [3]], "edges": [[0, 1], [1, 2]]}
+    bad = {"features": [[1]], "edges": [[0, 7]]}
+    answers = predict(http, "node-classification", {"graph": [small, bad, large, {"nodes": 1}]})
+    assert [node["label"] for node in answers[0]["nodes"]] == ["plus"]
+    assert "there are 1 nodes" in answers[1]["error"]
+    assert [node["label"] for node in answers[2]["nodes"]] == ["minus", "plus", "plus"]
+    assert "features" in answers[3]["error"]
+    assert predict(http, "node-classification", large) == [answers[2]]
+    assert predict(http, "node-classification", [small, large]) == [answers[0], answers[2]]
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        {"features": [[1, 2]], "edges": []},
+        {"features": [["x"]], "edges": []},
+        {"features": [[1], [1, 2]], "edges": []},
+        {"features": [], "edges": []},
+        {"features": [[1]], "edges": [[0, 0.5]]},
+        {"features": [[1]], "edges": [[0]]},
+        {"features": [[1]], "edges": [[0, 10**30]]},
+        {"features": [[1e300]], "edges": []},
+        {"features": [[1]], "edges": [], "more": 1},
+        3,
+    ],
+)
+def test_a_graph_that_is_none_is_refused(http, graph):
+    answer = http.post("/predict/node-classification-tiny", json={"graph": graph})
+    assert answer.status_code == 400, answer.text
+
+
+def test_tensors_go_in_and_out_by_the_protocol(http):
+    features = {"name": "features", "datatype": "FP32", "shape": [1, 2, 1], "data": [[[1], [-1]]]}
+    edges = {"name": "edges", "datatype": "INT64", "shape": [1, 1, 2], "data": [[[0, 1]]]}
+    answer = http.post("/v2/models/node-classification-tiny/infer", json={"inputs": [features, edges]})
+    assert answer.json()["outputs"][0]["data"] == [-1, 1, 1, -1]
+    texts = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["ada", "here"]}
+    answer = http.post("/v2/models/token-classification-tiny/infer", json={"inputs": [texts]})
+    assert answer.json()["outputs"][0]["data"] == [0, 4, 4, 0]
