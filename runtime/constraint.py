@@ -2,7 +2,8 @@
 
 The matching is llguidance's (https://github.com/guidance-ai/llguidance); this file turns its mask into
 numpy and its errors into ours. A constraint follows one answer from its first token on: make one per request.
-An answer that ends because its tokens run out is simply cut off.
+An answer that ends because its tokens run out is simply cut off. llguidance's own limits bound what a form
+may cost: the work of a step, and its size when it is compiled, which leaves other threads running.
 """
 
 import json
@@ -49,6 +50,12 @@ class Constraint:
     def grammar(cls, lark: str, tokenizer: LLTokenizer) -> "Constraint":
         """Text that a grammar in Lark's notation derives from its rule `start`."""
         return cls(tokenizer, LLMatcher.grammar_from_lark(lark))
+
+    def copy(self) -> "Constraint":
+        """The same form for another answer, from where this one stands, without compiling it again."""
+        twin = object.__new__(Constraint)
+        twin._matcher = self._matcher.deep_copy()
+        return twin
 
     @property
     def is_complete(self) -> bool:

@@ -3,6 +3,7 @@
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from starlette.requests import Request
 
 from runtime.suggest import nearest
 from service.errors import InvalidRequest
@@ -30,6 +31,13 @@ def parse(data: bytes, schema: type[B]) -> B:
         return schema.model_validate_json(data)
     except ValidationError as error:
         raise complaint(error, schema) from None
+
+
+async def read(request: Request, schema: type[B]) -> B:
+    """The request's body as a `schema`; a large one is read in a thread. Raises InvalidRequest."""
+    raw = await request.body()
+    body: B = await request.app.state.catalog.pool.parse(parse, len(raw), raw, schema)
+    return body
 
 
 def complaint(error: ValidationError, schema: type[BaseModel]) -> InvalidRequest:

@@ -12,6 +12,10 @@ from service.body import Body, parse
 from service.errors import InvalidRequest, JobsUnavailable
 from service.jobs.job import Job
 from service.jobs.jobs import Jobs
+from service.jobs.recipe import MAX_BYTES
+
+# As JSON a recipe is longer: each character may be escaped.
+MAX_BODY = 8 * MAX_BYTES
 
 
 class Submission(Body):
@@ -31,7 +35,7 @@ async def submit(request: Request) -> JSONResponse:
         _jobs(request),
         _submission(await request.body(), request.headers.get("content-type", "")),
     )
-    job = await asyncio.to_thread(jobs.submit, submission.text(), force=submission.force)
+    job = await asyncio.to_thread(lambda: jobs.submit(submission.text(), force=submission.force))
     return JSONResponse(_described(job), 202, {"Location": f"/jobs/{job.id}"})
 
 
@@ -90,6 +94,8 @@ def _described(job: Job) -> dict[str, Any]:
 
 
 def _submission(body: bytes, content_type: str) -> Submission:
+    if len(body) > MAX_BODY:
+        raise InvalidRequest(f"recipe: over {MAX_BYTES:,} bytes; a recipe is a page of YAML", "recipe")
     if content_type.startswith("application/json") or body.lstrip()[:1] == b"{":
         return parse(body, Submission)
     try:

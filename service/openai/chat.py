@@ -13,7 +13,7 @@ from runtime.sampling import MAX_LOGPROBS
 from runtime.scheduler import Request as Asked
 from runtime.scheduler import TokenLogprob
 from service.adapters import choose
-from service.body import Body, parse
+from service.body import Body, read
 from service.completion import Answer, Piece, complete
 from service.engine import Engine
 from service.openai.logprobs import chat_logprobs
@@ -99,7 +99,7 @@ class ChatChoices:
 
 async def chat_completions(request: Request) -> ASGIApp:
     """`POST /v1/chat/completions`."""
-    catalog, body = request.app.state.catalog, parse(await request.body(), ChatBody)
+    catalog, body = request.app.state.catalog, await read(request, ChatBody)
     engine, adapter = choose(catalog, body.model, body.adapter)
     asked = await catalog.pool.run(_prepare, engine, adapter, body)
     choices = ChatChoices(engine.model.tokenizer, body.logprobs)
@@ -112,4 +112,4 @@ def _prepare(engine: Engine, adapter: str | None, body: ChatBody) -> list[Asked]
     """Render, tokenize and compile grammars: all in a thread."""
     prompt = engine.model.encode_chat([message.plain() for message in body.messages])
     top = body.top_logprobs if body.logprobs else None
-    return body.draw(engine, adapter, prompt, body.room(engine, prompt), top)
+    return body.draw(engine, adapter, [prompt], body.room(engine, prompt), top)

@@ -14,7 +14,7 @@ from runtime.scheduler import Request as Asked
 from runtime.scheduler import TokenLogprob
 from runtime.scoring import prompt_logprobs
 from service.adapters import choose
-from service.body import parse
+from service.body import read
 from service.completion import Answer, Piece, complete, unanswered
 from service.engine import Engine
 from service.openai.logprobs import completion_logprobs
@@ -95,7 +95,7 @@ class CompletionChoices:
 
 async def completions(request: Request) -> ASGIApp:
     """`POST /v1/completions`."""
-    catalog, body = request.app.state.catalog, parse(await request.body(), CompletionBody)
+    catalog, body = request.app.state.catalog, await read(request, CompletionBody)
     engine, adapter = choose(catalog, body.model, body.adapter)
     prompts, asked, echoes = await catalog.pool.run(_prepare, engine, adapter, body)
     choices = CompletionChoices(engine.model.tokenizer, echoes, body.n, body.logprobs is not None)
@@ -112,12 +112,7 @@ def _prepare(
     """Tokenize, compile grammars, and score what is to be echoed with log-probabilities: all in a thread."""
     model, limit = engine.model, body.max_tokens
     prompts = [model.encode(each) if isinstance(each, str) else each for each in body.prompt]
-    asked = [
-        each
-        for prompt in prompts
-        if limit
-        for each in body.draw(engine, adapter, prompt, limit, body.logprobs)
-    ]
+    asked = body.draw(engine, adapter, prompts, limit, body.logprobs) if limit else []
     echoes = [
         _echo(engine, adapter, body, given, prompt)
         for given, prompt in zip(body.prompt, prompts, strict=True)

@@ -30,7 +30,7 @@ class EmbeddingBody(Body):
 async def embeddings(request: Request) -> JsonResponse:
     """`POST /v1/embeddings`. float32 in base64 is exact, NaN included; as numbers NaN is null."""
     catalog, raw = request.app.state.catalog, await request.body()
-    body = parse(raw, EmbeddingBody)
+    body = await catalog.pool.parse(parse, len(raw), raw, EmbeddingBody)
     model: Batcher = catalog.tensor(body.model)
     processing = _processing(model)
     inputs = await catalog.pool.parse(model.model.encode, len(raw), body.input)

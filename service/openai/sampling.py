@@ -1,5 +1,6 @@
 """The fields that completions and chat have in common: how to draw, when to stop, in which form to answer."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -89,22 +90,24 @@ class SamplingBody(Body):
         self,
         engine: Engine,
         adapter: str | None,
-        prompt: list[int],
+        prompts: Sequence[list[int]],
         max_tokens: int,
         logprobs: int | None,
     ) -> list[Request]:
-        """The `n` requests for one prompt: the seed counts up, so that the answers differ.
+        """The `n` requests for each prompt: the seed counts up, so that the answers differ.
 
         Compiles the grammar of `response_format`: call it in a thread. Raises InputError.
         """
+        form = self.response_format.constraint(engine)
         return [
             Request(
                 "",
                 prompt,
                 self._params(max_tokens, logprobs, choice),
-                constraint=self.response_format.constraint(engine),
+                constraint=form and form.copy(),
                 adapter=adapter,
             )
+            for prompt in prompts
             for choice in range(self.n)
         ]
 

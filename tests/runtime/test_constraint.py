@@ -101,3 +101,21 @@ def test_an_unusable_form_is_refused_in_one_line(make: Any, form: Any, grammars:
     with pytest.raises(InputError) as error:
         make(form, grammars)
     assert "\n" not in str(error.value)
+
+
+def test_a_copy_goes_its_own_way(tokenizer: Tokenizer, grammars: Any) -> None:
+    form = Constraint.json_schema({"enum": ["a", "b"]}, grammars)
+    answers = {write(form.copy(), tokenizer, seed) for seed in range(20)}
+    assert answers == {'"a"', '"b"'}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": [f"v{i}" for i in range(100_000)]},
+        {"type": "object", "properties": {f"k{i}": {"type": "integer"} for i in range(20_000)}},
+    ],
+)
+def test_a_form_that_is_too_large_is_refused(grammars: Any, schema: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="output format cannot be used"):
+        Constraint.json_schema(schema, grammars)
