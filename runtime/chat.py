@@ -66,8 +66,9 @@ def _compile(source: str) -> Template:
     tree = environment.parse(source)
     for loop in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
         turn = nodes.Call(nodes.Name(_TURN, "load"), [], [], None, None)
-        loop.body.insert(0, nodes.ExprStmt(turn).set_lineno(loop.lineno))
-    return environment.from_string(tree.set_environment(environment))
+        loop.body.insert(0, nodes.ExprStmt(turn).set_lineno(loop.lineno))  # type: ignore[attr-defined]
+    tree.set_environment(environment)
+    return environment.from_string(tree)
 
 
 def _counter() -> Callable[[], None]:
