@@ -8,7 +8,7 @@ It judges nothing: `gate` does.
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from compress.bootstrap import Rows, interval
 from compress.export.source import example_inputs
 from compress.machine import machine
 from models.datasets import Dataset, Split
+from models.errors import DataError
 from models.evaluation import Evaluation, evaluate, metric_for
 from models.sources.source import SourceModel
 from runtime.bundle import Bundle
@@ -49,15 +50,31 @@ def judge(bundle: Bundle, dataset: Dataset | None, examples: int, seed: int, fol
     metric = metric_for(dataset) if dataset else None
     if dataset is None or metric is None or dataset.validation.targets is None:
         return {}
-    split, model = choose(dataset.validation, examples, seed), load_model(bundle)
+    result = score(bundle, dataset, "validation", examples, seed)
+    np.save(folder / SCORES, result.scores)
+    return {"metric": metric, "higher_is_better": result.higher_is_better, "value": result.value()}
+
+
+def score(
+    bundle: Bundle, dataset: Dataset, part: Literal["train", "validation"], examples: int, seed: int
+) -> Evaluation:
+    """The metric of the bundle on (at most) `examples` of a part of the data.
+
+    Raises DataError where there is nothing to judge by.
+    """
+    metric = metric_for(dataset)
+    if metric is None:
+        raise DataError(
+            f"{dataset.name} has no labels, and nothing can be judged by it; give data with labels"
+        )
+    split = choose(dataset.train if part == "train" else dataset.validation, examples, seed)
+    model = load_model(bundle)
     results = [
         evaluate(predictor(model, file), split, metric, EVALUATION_BATCH, bundle.manifest.processing)
         for file in bundle.manifest.graph.files
     ]
     # Of a decoder's several graphs, the one that answers worst is what the bundle is judged by.
-    result = min(results, key=lambda each: each.value() if each.higher_is_better else -each.value())
-    np.save(folder / SCORES, result.scores)
-    return {"metric": metric, "higher_is_better": result.higher_is_better, "value": result.value()}
+    return min(results, key=lambda each: each.value() if each.higher_is_better else -each.value())
 
 
 def measure(
@@ -86,8 +103,7 @@ def compare(variant: Evaluation, baseline: Evaluation) -> Quality:
     examples = len(variant.scores)
 
     def drop(rows: Rows | None = None) -> float:
-        ours, theirs = variant.value(rows), baseline.value(rows)
-        return theirs - ours if variant.higher_is_better else ours / theirs - 1
+        return drop_between(variant, baseline, rows)
 
     return Quality(
         metric=variant.metric,
@@ -99,6 +115,12 @@ def compare(variant: Evaluation, baseline: Evaluation) -> Quality:
         drop_interval=interval(drop, examples),
         examples=examples,
     )
+
+
+def drop_between(variant: Evaluation, baseline: Evaluation, rows: Rows | None = None) -> float:
+    """How much worse the variant is: absolute for a score, relative where lower is better."""
+    ours, theirs = variant.value(rows), baseline.value(rows)
+    return theirs - ours if variant.higher_is_better else ours / theirs - 1
 
 
 def time_both(variant: Model, baseline: Model, inputs: Mapping[str, Array]) -> tuple[Latency, ...]:

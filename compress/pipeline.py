@@ -8,7 +8,7 @@ The trade-off: a stage keeps whole files, so disk is spent to never compute anyt
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import compress
 from compress import gate
 from compress.artifact import GraphArtifact
 from compress.cache import Stage, code_fingerprint, library_versions, run_stage
-from compress.calibration import drawn_rows
+from compress.calibration import check_fits, drawn_rows
 from compress.description import Description, unpublished
 from compress.errors import StepError
 from compress.machine import machine
@@ -29,6 +29,8 @@ from runtime.manifest import Evidence, StepRecord
 from runtime.processing import Array
 
 if TYPE_CHECKING:
+    from models.datasets import Dataset
+    from models.evaluation import Evaluation
     from models.sources.source import SourceModel
 
 Progress = Callable[[str, Stage | None], None]
@@ -109,7 +111,7 @@ class _Job:
             from compress.lora.attach import carry_adapters
 
             before = GraphArtifact.load(parent.folder)
-            after, figures = method.run(step, before, folder, Calibration(self._calibration))
+            after, figures = method.run(step, before, folder, self._calibration(parent))
             carry_adapters(before, after)
             after.save()
             about = Description.load(parent.folder)
@@ -193,13 +195,44 @@ class _Job:
         recipe = self.recipe
         return load_source(recipe.model, recipe.data, seed=recipe.seed, full=recipe.full)
 
-    def _calibration(self, samples: int) -> Iterator[dict[str, Array]]:
-        """`samples` real inputs of the training split, drawn by seed, in batches."""
-        dataset = self.source.dataset
-        if dataset is None:
+    def _calibration(self, parent: Stage) -> Calibration:
+        """What a graph step after `parent` may look at: the training split alone."""
+
+        @cache
+        def baseline(examples: int) -> "Evaluation":
+            return self._on_training(self.bundle(parent), examples)
+
+        def drop(before: GraphArtifact, after: GraphArtifact, examples: int) -> float:
+            from compress.lora.attach import carry_adapters
+            from compress.measure import drop_between
+
+            about = Description.load(parent.folder)
+            about.save(after.folder, {name: parent.folder / name for name in about.files})
+            carry_adapters(before, after)
+            trial = unpublished(after, None, "trial", self.recipe.seed)
+            return drop_between(self._on_training(trial, examples), baseline(examples))
+
+        def draw(samples: int) -> Iterator[dict[str, Array]]:
+            check_fits(self.recipe.model, self._dataset(), GraphArtifact.load(parent.folder).signature)
+            return self._training_inputs(samples)
+
+        return Calibration(draw, drop)
+
+    def _on_training(self, bundle: Bundle, examples: int) -> "Evaluation":
+        from compress.measure import score
+
+        return score(bundle, self._dataset(), "train", examples, self.recipe.seed)
+
+    def _dataset(self) -> "Dataset":
+        if self.source.dataset is None:
             raise StepError(
                 f"{self.recipe.model}: this step needs calibration data; give 'data' in the recipe"
             )
+        return self.source.dataset
+
+    def _training_inputs(self, samples: int) -> Iterator[dict[str, Array]]:
+        """`samples` real inputs of the training split, drawn by seed, in batches."""
+        dataset = self._dataset()
         split = dataset.train
         for part in drawn_rows(self.recipe.model, dataset, samples, CALIBRATION_BATCH, self.recipe.seed):
             yield {name: split.inputs[name][part] for name in self.source.input_names}

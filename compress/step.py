@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 import compress
 from compress.artifact import GraphArtifact
+from compress.errors import StepError
 from runtime.manifest import Task
 from runtime.processing import Array
 
@@ -43,11 +44,20 @@ class StepConfig(BaseModel):
         return None
 
 
+def _no_labels(before: GraphArtifact, after: GraphArtifact, examples: int) -> float:
+    raise StepError("this step judges its result, and there is no labelled data; give 'data' in the recipe")
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Where a step gets real inputs from, on demand: most steps need none."""
+    """Where a step gets real inputs from, on demand: most steps need none.
+
+    `drop(before, after, examples)` is how much worse the metric of `after` is on that many examples of the
+    training split (the gate's are never shown to a step), in the gate's units.
+    """
 
     draw: Callable[[int], Iterator[dict[str, Array]]]
+    drop: Callable[[GraphArtifact, GraphArtifact, int], float] = _no_labels
 
 
 # (a step, one before it) -> why the two cannot stand in that order, and what to do; None where they can.

@@ -6,7 +6,7 @@ damages add up is what mixed-precision methods assume (HAWQ-V2, Dong et al., arX
 of different layers hardly correlate; how far it holds is measured afterwards, on the graph that was made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,26 @@ def within(choices: Sequence[Sequence[int]], sizes: Sequence[Sequence[int]], bud
     """The number of the last of `choices` whose sizes add up to at most `budget`; None if none does."""
     fitting = [number for number, choice in enumerate(choices) if total_size(choice, sizes) <= budget]
     return fitting[-1] if fitting else None
+
+
+def smallest_within(
+    count: int, drop: Callable[[int], float], limit: float
+) -> tuple[int | None, dict[int, float]]:
+    """The number below `count` where `drop` comes to `limit` or less, and every drop that was measured.
+
+    By bisection, with about log2(count) measurements: drops are taken to fall as numbers grow. What noise
+    makes of that can cost bits, not quality: the number that is given was itself measured within the limit.
+    None where the last number is not.
+    """
+    drops = {count - 1: drop(count - 1)}
+    if drops[count - 1] > limit:
+        return None, drops
+    low, high = 0, count - 1
+    while low < high:
+        middle = (low + high) // 2
+        drops[middle] = drop(middle)
+        low, high = (low, middle) if drops[middle] <= limit else (middle + 1, high)
+    return high, drops
 
 
 def total_size(choice: Sequence[int], sizes: Sequence[Sequence[int]]) -> int:

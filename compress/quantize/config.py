@@ -1,8 +1,8 @@
 """What a recipe's `quantize` step may say, one class a scheme. No heavy import: recipes are read with it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from compress.step import StepConfig
 
@@ -156,11 +156,23 @@ class Int8WeightOnly(WeightOnly):
 
 
 class Budget(BaseModel):
-    """How large the weights may be together: stored `bits` a weight, scales included."""
+    """How large the weights may be together, or how much worse the model: exactly one of the two.
+
+    `bits` a weight as stored, scales included. `max_drop` of the metric, in the units of the recipe's gate,
+    as measured on `examples` of the training split: the smallest graph that keeps to it is made.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bits: float = Field(gt=0, le=16)
+    bits: float | None = Field(default=None, gt=0, le=16)
+    max_drop: float | None = Field(default=None, gt=0)
+    examples: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.bits is None) == (self.max_drop is None):
+            raise ValueError("give either 'bits' or 'max_drop'")
+        return self
 
 
 class Mixed(_Quantize):
@@ -178,7 +190,8 @@ class Mixed(_Quantize):
 
     @property
     def variant(self) -> str:
-        return f"{self.scheme}-{self.budget.bits:g}"
+        budget = self.budget
+        return f"{self.scheme}-{budget.bits:g}" if budget.bits else f"{self.scheme}-drop-{budget.max_drop:g}"
 
 
 class Bnb4(_Quantize):

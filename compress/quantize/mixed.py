@@ -4,16 +4,17 @@
 of the schemes with one format. Embeddings and the head are weights like the others.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto
 
 from compress.errors import StepError
-from compress.quantize.assignment import least_damage, total_size, within
+from compress.quantize.assignment import least_damage, smallest_within, total_size, within
 from compress.quantize.blockwise import Floats, quantize_blocks, stored_bits
-from compress.quantize.config import Mixed
+from compress.quantize.config import Budget, Mixed
 from compress.quantize.fp16 import store_half
 from compress.quantize.graph import Use, finish, shared_weights, stored_weights, table
 from compress.quantize.observe import Feeds
@@ -24,17 +25,22 @@ from runtime.manifest import Graph
 
 FORMATS = (4, 8, 16)
 
+# How much worse a graph's metric is than the unchanged one's.
+Drop = Callable[[ModelProto], float]
+
 
 def mix_precisions(
-    model: ModelProto, config: Mixed, graph: Graph, batches: Iterable[Feeds], folder: Path
+    model: ModelProto, config: Mixed, graph: Graph, batches: Iterable[Feeds], folder: Path, drop: Drop
 ) -> Figures:
-    """Rewrite `model` in place. Returns figures: the damage of each weight in each format, what it got, and
-    the bits a weight altogether.
+    """Rewrite `model` in place. Returns figures: the damage of each weight in each format, what it got, the
+    bits a weight altogether and, under a `max_drop`, what `drop` measured.
 
-    Raises StepError for a budget that the smallest formats exceed, before anything is measured.
+    Raises StepError for a budget in bits that the smallest formats exceed, before anything is measured, and
+    for a `max_drop` that 16 bits a weight do not keep to.
     """
     stored = stored_weights(model)
-    layers = {_name(uses): uses for uses in shared_weights(model, stored)}
+    found_uses = _stored_uses(model)
+    layers = dict(zip(_names(found_uses), found_uses, strict=True))
     weights = {name: table(stored, uses[0]) for name, uses in layers.items()}
     sizes = [[_bits(layers[name], weights[name], b, config.group_size) for b in FORMATS] for name in layers]
     count = sum(weight.size for weight in weights.values())
@@ -43,11 +49,17 @@ def mix_precisions(
     probe = Probe(model, graph, batches, list(dict.fromkeys(names)), folder)
     damages = [_damages(probe, layers[name], weights[name], config.group_size) for name in layers]
     front = least_damage(sizes, damages)
-    number = within(front, sizes, config.budget.bits * count)
-    assert number is not None  # the smallest fits
-    choice = front[number]
-    _store(model, list(layers.values()), list(weights.values()), choice, config)
+
+    def mixed(choice: Sequence[int]) -> ModelProto:
+        made = ModelProto()
+        made.CopyFrom(model)
+        _store(made, _stored_uses(made), list(weights.values()), choice, config)
+        return made
+
+    choice, found = _within_budget(config.budget, front, sizes, count, lambda choice: drop(mixed(choice)))
+    model.CopyFrom(mixed(choice))
     return {
+        **found,
         "weights": count,
         "bits_per_weight": total_size(choice, sizes) / count,
         "predicted_damage": sum(layer[taken] for layer, taken in zip(damages, choice, strict=True)),
@@ -58,11 +70,37 @@ def mix_precisions(
     }
 
 
+def _within_budget(
+    budget: Budget,
+    front: Sequence[Sequence[int]],
+    sizes: Sequence[Sequence[int]],
+    count: int,
+    drop: Callable[[Sequence[int]], float],
+) -> tuple[Sequence[int], Figures]:
+    """The choice of `front` that the budget asks for, and what was measured to find it."""
+    if budget.bits is not None:
+        number = within(front, sizes, budget.bits * count)
+        assert number is not None  # the smallest fits
+        return front[number], {}
+    assert budget.max_drop is not None
+    number, drops = smallest_within(len(front), lambda number: drop(front[number]), budget.max_drop)
+    if number is None:
+        raise StepError(
+            f"quantize: budget.max_drop: {budget.max_drop:g} is below the {min(drops.values()):.3g} that was "
+            f"measured with 16 bits a weight over {budget.examples} examples; allow more, or more 'examples'"
+        )
+    trials = [
+        {"bits": total_size(front[tried], sizes) / count, "drop": found}
+        for tried, found in sorted(drops.items())
+    ]
+    return front[number], {"drop": drops[number], "trials": trials}
+
+
 def _check_budget(config: Mixed, sizes: Sequence[Sequence[int]], count: int) -> None:
     if not count:
         raise StepError("quantize: mixed: this model has no weight matrix to give bits to")
     least = sum(map(min, sizes)) / count
-    if config.budget.bits < least:
+    if config.budget.bits is not None and config.budget.bits < least:
         raise StepError(
             f"quantize: budget.bits: {config.budget.bits:g} is below the {least:.2f} that 4 bits and their "
             f"scales take in groups of {config.group_size}; ask for more, or raise 'group_size'"
@@ -104,6 +142,23 @@ def _store(
     store_half(model, halves)
 
 
+def _stored_uses(model: ModelProto) -> list[list[Use]]:
+    return shared_weights(model, stored_weights(model))
+
+
+def _names(layers: Sequence[Sequence[Use]]) -> list[str]:
+    """What a report calls each weight; modules with several weights get numbers."""
+    seen: Counter[str] = Counter()
+    names = []
+    for uses in layers:
+        name = _name(uses)
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return names
+
+
 def _name(uses: Sequence[Use]) -> str:
-    """What a report calls a weight: an embedding's own name, or what a layer makes."""
-    return next((use.weight for use in uses if use.looks_up), uses[0].node.output[0])
+    """The module's path, where the exporter knew it; else an embedding's own name, or what a layer makes."""
+    lookup = next((use for use in uses if use.looks_up), None)
+    first = lookup or uses[0]
+    return str(first.node.name) or (lookup.weight if lookup else first.node.output[0])

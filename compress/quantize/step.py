@@ -6,9 +6,10 @@ steps:
     calibration: {samples: 256, observer: entropy}
 """
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
@@ -27,6 +28,9 @@ from compress.quantize.config import (
 )
 from compress.step import Calibration, Figures, GraphMethod, StepConfig, register
 from runtime.manifest import Task
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 def run(
@@ -121,11 +125,25 @@ def _rewrite(
         from compress.quantize.mixed import mix_precisions
 
         batches = calibration.draw(config.samples)
-        figures = mix_precisions(model, config, graph.graph, batches, target.folder)
+        drop = _drop(graph, target, calibration, config.budget.examples)
+        figures = mix_precisions(model, config, graph.graph, batches, target.folder, drop)
     else:
         figures = _stored(config, model)
     save_model(model, target.path)
     return figures
+
+
+def _drop(
+    graph: GraphArtifact, target: GraphArtifact, calibration: Calibration, examples: int
+) -> "Callable[[ModelProto], float]":
+    """How much worse a model is than `graph`; each is written where the result will be."""
+    from compress.export.graph import save_model
+
+    def measured(model: "ModelProto") -> float:
+        save_model(model, target.path)
+        return calibration.drop(graph, target, examples)
+
+    return measured
 
 
 def _weight_only(

@@ -65,6 +65,15 @@ def test_a_users_own_network_becomes_a_measured_bundle() -> None:
     assert [latency.workload for latency in evidence.latency] == ["batch 1", "batch 32"]
 
 
+def test_a_step_judges_its_trials_by_the_metric_on_training_data_alone() -> None:
+    step = "  - {method: quantize, scheme: mixed, budget: {max_drop: 0.5, examples: 100}}\n"
+    figures = execute(recipe(step)).bundle.manifest.lineage.steps[-1].figures
+    assert figures["drop"] <= 0.5
+    # Of accuracies over 100 examples.
+    assert all(round(trial["drop"] * 100, 6).is_integer() for trial in figures["trials"])
+    assert figures["bits_per_weight"] == min(trial["bits"] for trial in figures["trials"])
+
+
 def test_the_bundle_computes_what_torch_computes() -> None:
     result = execute(recipe())
     model = load_model(result.bundle, threads=1)

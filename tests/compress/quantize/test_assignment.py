@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.quantize.assignment import least_damage, total_size, within
+from compress.quantize.assignment import least_damage, smallest_within, total_size, within
 
 LAYERS = st.integers(1, 5).flatmap(
     lambda count: st.tuples(
@@ -54,3 +54,11 @@ def test_the_most_harmful_of_equal_layers_gets_the_bits_first() -> None:
 @pytest.mark.parametrize("budget", [0, 11])
 def test_nothing_fits_a_budget_below_the_smallest(budget: float) -> None:
     assert within(least_damage([[4, 8]] * 3, [[1.0, 0.0]] * 3), [[4, 8]] * 3, budget) is None
+
+
+def test_the_smallest_number_within_a_limit_is_found_by_few_measurements() -> None:
+    for boundary in range(100):
+        number, drops = smallest_within(100, lambda tried, b=boundary: 1.0 if tried < b else 0.5, 0.7)
+        assert number == boundary
+        assert len(drops) <= 8
+    assert smallest_within(3, lambda tried: 1.0, 0.7) == (None, {2: 1.0})

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from pydantic import ValidationError
 
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
@@ -88,13 +89,47 @@ def test_more_bits_do_less_damage_and_sensitive_weights_get_them(decoder_graph: 
         damages.append(figures["predicted_damage"])
     assert damages == sorted(damages, reverse=True)
     assert damages[-1] < 0.1 * damages[0]
-    assert any("embed" in name or "head" in name for name in figures["sensitivity"])
+    names = list(figures["sensitivity"])
+    assert any(name.endswith("embed_tokens") for name in names)
+    assert any(name.endswith("layers.0.self_attn.q_proj+k_proj+v_proj") for name in names)
 
 
 def test_a_budget_that_cannot_be_met_is_refused_with_the_least_that_can(network: Any, tmp_path: Path) -> None:
     _, artifact, x = network
     with pytest.raises(StepError, match=r"budget.bits: 4 is below the \d\.\d\d that 4 bits and their scales"):
         mixed(artifact, tmp_path, {"x": x}, budget={"bits": 4})
+
+
+@pytest.mark.parametrize("limit", [0.9, 0.02, 1e-4])
+def test_a_quality_budget_takes_the_fewest_bits_that_measurements_allow(
+    network: Any, tmp_path: Path, limit: float
+) -> None:
+    """`drop` is measured here by the outputs' error; that of the file made is what the figures say."""
+    _, artifact, x = network
+    wanted = open_session(artifact.path).run(None, {"x": x})[0]
+
+    def drop(before: GraphArtifact, after: GraphArtifact, examples: int) -> float:
+        got = open_session(after.path).run(None, {"x": x[:examples]})[0]
+        return float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
+
+    settings = {"budget": {"max_drop": limit, "examples": 40}, "accuracy_level": 0, "samples": 40}
+    config = validate({"method": "quantize", "scheme": "mixed", **settings})
+    if limit == 1e-4:
+        with pytest.raises(StepError, match=r"budget.max_drop: 0.0001 is below the 0\.\d+ that was measured"):
+            run(config, artifact, tmp_path, Calibration(lambda n: iter([{"x": x[:n]}]), drop))
+        return
+    made, figures = run(config, artifact, tmp_path, Calibration(lambda n: iter([{"x": x[:n]}]), drop))
+    assert drop(artifact, made, 40) == pytest.approx(figures["drop"])
+    assert figures["drop"] <= limit
+    smaller = [trial for trial in figures["trials"] if trial["bits"] < figures["bits_per_weight"]]
+    assert all(trial["drop"] > limit for trial in smaller)
+    assert bool(smaller) == (limit < 0.9)
+
+
+@pytest.mark.parametrize("budget", [{}, {"bits": 5, "max_drop": 0.1}])
+def test_a_budget_is_one_thing(budget: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="give either 'bits' or 'max_drop'"):
+        validate({"method": "quantize", "scheme": "mixed", "budget": budget})
 
 
 def test_the_measures_are_zero_for_what_is_the_same_and_known_for_what_is_not() -> None:
