@@ -146,14 +146,16 @@ def main() -> None:
         make_model(MODELS[name], folder)
         wanted = [(e, p) for e in chosen.engines for p in ENGINES[e] if not (chosen.quick and p == "fp32")]
         engines = [Engine(engine, precision) for engine, precision in wanted]
+        done = 0
         try:
             for engine in engines:
                 engine.start(folder, sys.executable if engine.name == "modelpress" else str(chosen.python))
             for _ in range(chosen.rounds):
                 measure(engines, chosen.steps)
+                done += 1
         finally:
             console.print(machine())
-            console.print(f"{chosen.rounds} rounds of {chosen.steps} steps, {THREADS} threads")
+            console.print(f"{done} of {chosen.rounds} rounds of {chosen.steps} steps, {THREADS} threads")
             console.print(table(name, engines))
             report = console.export_text()
             if chosen.write:
@@ -201,9 +203,8 @@ def write(page: Path, title: str, report: str) -> None:
     """Put a report under its heading in a Markdown page, in place of the former one."""
     lines = "".join(f"    {line.rstrip()}\n" for line in report.splitlines())
     section = f"## {title}\n\n{lines}\n"
-    text, count = re.subn(
-        rf"^## {re.escape(title)}\n(?:(?!## ).*\n)*", lambda _: section, page.read_text(), flags=re.M
-    )
+    before = page.read_text() if page.is_file() else "# Decoders beside other engines\n"
+    text, count = re.subn(rf"^## {re.escape(title)}\n(?:(?!## ).*\n)*", lambda _: section, before, flags=re.M)
     page.write_text(text if count else f"{text}\n{section}")
 
 
