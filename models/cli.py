@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from models import registry
-from models.errors import TrainingError
+from models.errors import DataError, TrainingError
 from models.registry import ModelSpec
 
 app = typer.Typer()
@@ -117,13 +117,19 @@ def _sample(spec: ModelSpec, seed: int) -> dict[str, Any]:
 
 
 def _records(spec: ModelSpec, seed: int) -> dict[str, dict[str, Any]]:
-    """The training records that this machine has, under "short" and "full"."""
+    """The training records that this machine has, under "short" and "full".
+
+    None without the member's data set, which a record is of.
+    """
     from models.zoo.member import Member
 
-    found = {
-        "short": Member(spec, seed).record(),
-        "full": Member(spec, seed, True).record() if spec.full else None,
-    }
+    try:
+        found = {
+            "short": Member(spec, seed).record(),
+            "full": Member(spec, seed, True).record() if spec.full else None,
+        }
+    except DataError:
+        return {}
     return {kind: record for kind, record in found.items() if record is not None}
 
 

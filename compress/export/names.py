@@ -5,6 +5,7 @@ stays, as the name of the nodes that multiply by weights or look up in them.
 """
 
 import ast
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from onnx import ModelProto
@@ -29,10 +30,19 @@ def joined_scopes(paths: Sequence[str]) -> dict[str, str]:
 
 
 def weighted_paths(model: ModelProto) -> list[tuple[int, str]]:
-    """(number of the node, path) of every node that may read a weight and whose module is known."""
+    """(number of the node, path) of every node that may read a weight and whose module is known.
+
+    No two are called the same, which onnxruntime refuses: where a module is run twice, the second is `path:2`.
+    """
     found = (
         (number, module_path({prop.key: prop.value for prop in node.metadata_props}))
         for number, node in enumerate(model.graph.node)
         if node.op_type in WEIGHTED
     )
-    return [(number, path) for number, path in found if path]
+    seen: Counter[str] = Counter()
+    unique = []
+    for number, path in found:
+        if path:
+            seen[path] += 1
+            unique.append((number, path if seen[path] == 1 else f"{path}:{seen[path]}"))
+    return unique

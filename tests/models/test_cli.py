@@ -20,6 +20,12 @@ def test_the_zoo_lists_every_member() -> None:
     assert next(row for row in rows if row["name"] == "lenet5")["parameters"] == 61_706
 
 
+def test_members_whose_data_is_not_here_are_listed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELPRESS_DATA", raising=False)
+    rows = json.loads(runner.invoke(app, ["zoo", "--json"]).stdout)
+    assert [row["name"] for row in rows] == list(registry.names())
+
+
 def test_a_member_shows_its_recipe() -> None:
     shown = json.loads(runner.invoke(app, ["zoo", "gpt-mini", "--json"]).stdout)
     assert shown["training"]["steps"] < shown["full"]["steps"]
