@@ -66,6 +66,7 @@ def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dic
         prepared = _prepare(source, target)
         narrow, wide = split_convolutions(onnx.load(prepared), config.min_channels)
         operators = WEIGHTED + BETWEEN if wide else WEIGHTED
+        left = [*narrow, *after_weights(onnx.load(prepared))]
         observed = _observe(config.calibration, prepared, operators, batches)
         quantize_static(
             prepared,
@@ -78,10 +79,26 @@ def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dic
             per_channel=config.per_channel,
             reduce_range=config.reduce_range,
             op_types_to_quantize=operators,
-            nodes_to_exclude=narrow,
+            nodes_to_exclude=left,
         )
     observed.unlink()
     _finish(target, prepared)
+
+
+def after_weights(model: onnx.ModelProto) -> list[str]:
+    """The nodes of `BETWEEN` that feed no weights any more.
+
+    What decodes a network's outputs is between nothing: a detector's boxes, in parts of the image, would
+    share a scale with its logits, and be left no digits.
+    """
+    needed: set[str] = set()
+    found = []
+    for node in reversed(model.graph.node):
+        if node.op_type in WEIGHTED or needed.intersection(node.output):
+            needed.update(node.input)
+        elif node.op_type in BETWEEN:
+            found.append(node.name)
+    return found
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
