@@ -140,13 +140,18 @@ def _announced(batches: Batches, before_step: Callable[[int], None] | None) -> B
 
 
 def own_objective(source: SourceModel, label_smoothing: float = 0.0) -> Objective:
-    """The loss of the source's task; cross-entropy for arrays of the user's own whose targets are classes.
+    """The source's own loss, such as a detector's, else its task's.
+
+    For arrays of the user's own whose targets are classes, cross-entropy. `label_smoothing` is for losses of
+    classes alone.
 
     Raises TrainingError for a task without one.
     """
     from models.evaluation import metric_for
     from models.objectives import cross_entropy, forward, objective_for
 
+    if source.objective is not None:
+        return source.objective
     classifies = source.dataset is not None and metric_for(source.dataset) == "accuracy"
     if source.task == "tensor" and classifies:
         return lambda module, batch: cross_entropy(forward(module, batch), batch["targets"], label_smoothing)

@@ -16,6 +16,8 @@ from runtime.manifest import Processing, Task
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.training import Objective
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceModel:
@@ -23,6 +25,7 @@ class SourceModel:
 
     `module` is called with tensors in the order of `input_names`. `files` ship with the model, such as
     {"tokenizer.json": path}; `details` (training figures, where they come from) go into the bundle's lineage.
+    `objective` is the loss that the model was trained by, where it is not its task's.
     """
 
     name: str
@@ -37,6 +40,7 @@ class SourceModel:
     dataset: Dataset | None
     files: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     details: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    objective: Objective | None = None
 
 
 def bundle_name(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from models.datasets import Dataset, View
 from models.registry import ModelSpec, get
 from models.sources.source import SourceModel, attach
-from models.zoo.member import Member
+from models.zoo.member import Member, objective_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,4 +48,5 @@ def as_source(
         dataset=dataset,
         files=dataset.files,
         details=details,
+        objective=objective_of(spec) if spec.objective else None,
     )

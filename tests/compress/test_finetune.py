@@ -69,6 +69,13 @@ def test_an_objective_of_the_steps_own_replaces_the_tasks(source: SourceModel) -
     assert max(float(each.detach().abs().max()) for each in source.module.parameters()) < 0.05
 
 
+def test_a_sources_own_objective_replaces_the_tasks(source: SourceModel) -> None:
+    def own(module: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.zeros(())
+
+    assert own_objective(replace(source, task="object-detection", objective=own)) is own
+
+
 def test_the_same_seed_gives_the_same_weights(source: SourceModel) -> None:
     twins = [replace(source, module=copy.deepcopy(source.module)) for _ in range(2)]
     for twin in twins:
