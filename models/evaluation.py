@@ -13,8 +13,10 @@ from torch import nn
 
 from models.datasets.dataset import IGNORED, Array, Dataset, Split
 from models.detection import match_rows, mean_average_precision
+from models.drawing import drawing_rows, intra_class_distance
 from models.errors import DataError
-from runtime.manifest import Processing, TextProcessing
+from runtime.drawing import denoise
+from runtime.manifest import DrawingProcessing, Processing, TextProcessing
 from runtime.processing import pool
 
 Predict = Callable[[dict[str, Array]], dict[str, Array]]
@@ -58,7 +60,8 @@ def evaluate(
 
     The first output is judged. "accuracy" takes logits [B, classes]; "token-accuracy" [B, S, classes];
     "node-accuracy" [B, nodes, classes]; "mean-iou" [B, height, width, classes]; "mean-average-precision" and
-    "-50" detections as `models.detection` has them; "perplexity" [B, S, vocabulary]; "spearman" vectors
+    "-50" detections as `models.detection` has them; "intra-class-frechet" drawings as `models.drawing` has
+    them; "reconstruction-error" images like the targets; "perplexity" [B, S, vocabulary]; "spearman" vectors
     [B, width], or token vectors [B, S, width] together with the TextProcessing that says how to pool them.
     Raises DataError when the split has no targets.
     """
@@ -83,13 +86,19 @@ def metric_for(dataset: Dataset) -> str | None:
     return _TASK_METRICS[dataset.task]
 
 
-def torch_predict(module: nn.Module, input_names: Sequence[str], output_names: Sequence[str]) -> Predict:
+def torch_predict(
+    module: nn.Module,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    processing: Processing | None = None,
+) -> Predict:
     """`module` as a function of named numpy arrays; it is called with tensors in the order of `input_names`.
 
-    The module may return a tensor, a tuple of them, or a mapping such as transformers' outputs.
+    The module may return a tensor, a tuple of them, or a mapping such as transformers' outputs. Where
+    `processing` says that it is a step of a diffusion, all steps are run.
     """
 
-    def predict(inputs: dict[str, Array]) -> dict[str, Array]:
+    def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
         device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
         tensors = [torch.from_numpy(np.ascontiguousarray(inputs[name])).to(device) for name in input_names]
         with torch.inference_mode():
@@ -100,6 +109,8 @@ def torch_predict(module: nn.Module, input_names: Sequence[str], output_names: S
             outputs = [outputs]
         return {name: value.float().cpu().numpy() for name, value in zip(output_names, outputs, strict=True)}
 
+    if isinstance(processing, DrawingProcessing) and (diffusion := processing.diffusion):
+        return lambda inputs: denoise(predict, inputs, diffusion)
     return predict
 
 
@@ -172,6 +183,14 @@ def _cosines(vectors: Array, targets: Array) -> Array:
     return np.stack([(first * second).sum(1) / np.maximum(norms, 1e-12), targets], 1)
 
 
+def _unexplained(images: Array, targets: Array) -> Array:
+    """Of each image, the squared error and what it would be of a plain grey one, [B, 2]."""
+    axes = tuple(range(1, targets.ndim))
+    plain = targets.mean(axes, keepdims=True)
+    parts = [((images - targets) ** 2).sum(axes), ((targets - plain) ** 2).sum(axes)]
+    return np.stack(parts, 1).astype(np.float64)
+
+
 _METRICS = {
     "accuracy": _Metric(_hits, lambda scores: float(scores.mean()), True),
     "token-accuracy": _Metric(
@@ -180,6 +199,10 @@ _METRICS = {
     "mean-average-precision": _Metric(match_rows, mean_average_precision, True),
     "mean-average-precision-50": _Metric(
         match_rows, lambda scores: mean_average_precision(scores, np.array([0.5])), True
+    ),
+    "intra-class-frechet": _Metric(drawing_rows, intra_class_distance, False),
+    "reconstruction-error": _Metric(
+        _unexplained, lambda scores: float(scores[:, 0].sum() / scores[:, 1].sum()), False
     ),
     "mean-iou": _Metric(_overlaps, _mean_iou, True),
     "node-accuracy": _Metric(_node_hits, lambda scores: float(scores.mean()), True),
@@ -199,4 +222,6 @@ _TASK_METRICS = {
     "node-classification": "node-accuracy",
     "segmentation": "mean-iou",
     "object-detection": "mean-average-precision-50",
+    "image-reconstruction": "reconstruction-error",
+    "image-generation": "intra-class-frechet",
 }

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from models.errors import UnknownModel
-from runtime.manifest import Task
+from runtime.manifest import Processing, Task
 from runtime.suggest import nearest
 
 OptimizerName = Literal["adamw", "lamb", "lars", "adamw-8bit", "paged-adamw"]
@@ -71,8 +71,9 @@ class ModelSpec:
     of a baseline ("bigram", "trigram") computed on the same split. `full` is the recipe of `--full`, where
     the short one does not already train to completion. `initialise` ("module:function") takes the fresh
     module and the training split, for weights that start from the data's statistics. `objective`
-    ("module:function", (module, batch) -> loss) replaces the task's own. `tiny` overrides `config` for the
-    smallest network of the same design, which no one trains: it is what tests build and export in a second.
+    ("module:function", (module, batch) -> loss) replaces the task's own, and `processing` the data set's.
+    `tiny` overrides `config` for the smallest network of the same design, which no one trains: it is what
+    tests build and export in a second.
     """
 
     name: str
@@ -88,6 +89,7 @@ class ModelSpec:
     initialise: str | None = None
     objective: str | None = None
     pretraining: Pretraining | None = None
+    processing: Processing | None = None
     outputs: tuple[str, ...] = ("logits",)
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     tiny: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))

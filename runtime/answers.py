@@ -12,6 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from runtime.detection import Detections, detect
+from runtime.drawing import drawn, restored
 from runtime.manifest import ImageProcessing, Processing, Suppression, Task, TextProcessing
 from runtime.processing import Array, classify, png, pool, tag_tokens
 
@@ -89,6 +90,27 @@ def _mask(pixels: Array, labels: Sequence[str]) -> Answer:
     return {"mask": png(pixels.astype(np.uint8)), "regions": regions}
 
 
+def _drawings(run: Run) -> list[Answer]:
+    """`{label, image}`: the label that was asked for, and a grey PNG in base64."""
+    asked = [run.labels[label] for label in run.inputs["label"].tolist()]
+    return [
+        {"label": label, "image": png(pixels)} for label, pixels in zip(asked, drawn(run.first), strict=True)
+    ]
+
+
+def _reconstructions(run: Run) -> list[Answer]:
+    """`{image, error}`: a grey PNG in base64, and its mean squared difference, in parts of full white."""
+    assert isinstance(run.processing, ImageProcessing)
+    scale = run.processing.std[0] / (run.processing.rescale * 255)
+    difference = (run.first - next(iter(run.inputs.values()))) * scale
+    return [
+        {"image": png(pixels), "error": float(error)}
+        for pixels, error in zip(
+            restored(run.first, run.processing), (difference**2).mean((1, 2, 3)), strict=True
+        )
+    ]
+
+
 def _vectors(run: Run) -> list[Answer]:
     processing = run.processing
     if not isinstance(processing, TextProcessing):
@@ -112,4 +134,6 @@ _TASKS: Mapping[str, Callable[[Run], list[Answer]]] = {
     "node-classification": _nodes,
     "object-detection": _boxes,
     "segmentation": _masks,
+    "image-reconstruction": _reconstructions,
+    "image-generation": _drawings,
 }

@@ -19,6 +19,8 @@ Task = Literal[
     "node-classification",
     "object-detection",
     "segmentation",
+    "image-reconstruction",
+    "image-generation",
     "tensor",
 ]
 DType = Literal["float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool"]
@@ -123,8 +125,32 @@ class GraphProcessing(Frozen):
     width: int
 
 
+class Diffusion(Frozen):
+    """A drawing begins as noise at time `timesteps`, and the graph runs `steps` times to take it away."""
+
+    timesteps: int = 200
+    steps: int = 10
+
+
+class DrawingProcessing(Frozen):
+    """A label becomes `label` int64 [batch] and `noise` float32 [batch, *noise], drawn by a seed.
+
+    Where the graph is a step of `diffusion`, `timestep` int64 [batch] goes in too. Pixels come out in
+    [-1, 1].
+    """
+
+    kind: Literal["drawing"] = "drawing"
+    noise: tuple[int, ...]
+    diffusion: Diffusion | None = None
+
+
 Processing = Annotated[
-    TensorProcessing | ImageProcessing | TextProcessing | GenerationProcessing | GraphProcessing,
+    TensorProcessing
+    | ImageProcessing
+    | TextProcessing
+    | GenerationProcessing
+    | GraphProcessing
+    | DrawingProcessing,
     Field(discriminator="kind"),
 ]
 

@@ -15,9 +15,11 @@ from tokenizers import Tokenizer
 from runtime import processing as proc
 from runtime.answers import Run, answer
 from runtime.bundle import Bundle
+from runtime.drawing import denoise, encode_requests
 from runtime.errors import InputError
 from runtime.graphs import batch_graphs, own_nodes
 from runtime.manifest import (
+    DrawingProcessing,
     FeedForwardGraph,
     GraphProcessing,
     ImageProcessing,
@@ -51,6 +53,13 @@ class TensorModel:
 
     def run_checked(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """`run` for inputs that `check` has seen. Raises InputError for values that the graph refuses."""
+        processing = self.manifest.processing
+        if isinstance(processing, DrawingProcessing) and processing.diffusion:
+            return denoise(self._run, inputs, processing.diffusion)
+        return self._run(inputs)
+
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The graph, once."""
         try:
             outputs = self._session.run(self._outputs, dict(inputs))
         except InvalidArgument as error:  # such as a token id outside the embedding's table
@@ -63,8 +72,8 @@ class TensorModel:
     ) -> list[dict[str, Any]]:
         """Answers in the task's own words, one for each item.
 
-        As the bundle's processing says, an item is an image (or its encoded bytes), a text, a graph (see
-        `runtime.graphs`), or one example's tensor.
+        As the bundle's processing says, an item is an image (or its encoded bytes), a text, a label to draw
+        (see `runtime.drawing`), a graph (see `runtime.graphs`), or one example's tensor.
         """
         inputs = self.encode(items)
         return self.answers(self.run(inputs), inputs, items)
@@ -103,6 +112,8 @@ class TensorModel:
             else:
                 encoded = proc.encode_texts(self._tokenizer, items, processing)
             return {name: encoded[name] for name in names}
+        if isinstance(processing, DrawingProcessing):
+            return encode_requests(items, processing, self.manifest.labels)
         if isinstance(processing, GraphProcessing):
             return batch_graphs(items, processing)
         if not len(items):

@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from runtime.errors import InputError
-from runtime.manifest import GraphProcessing, ImageProcessing, TextProcessing
+from runtime.manifest import DrawingProcessing, GraphProcessing, ImageProcessing, TextProcessing
 from runtime.tensor import TensorModel
 from service.batcher import Batcher
 from service.body import Body, complaint
@@ -160,7 +160,7 @@ def _fields(model: TensorModel) -> tuple[str, ...]:
         return ("image", "pixels")
     if isinstance(processing, GraphProcessing):
         return ("graph",)
-    return ("text",) if isinstance(processing, TextProcessing) else ("tensor",)
+    return ("text",) if isinstance(processing, TextProcessing | DrawingProcessing) else ("tensor",)
 
 
 def _wrong_kind(model: TensorModel) -> InputError:

@@ -56,7 +56,8 @@ class Member:
         pretext = spec.pretraining.pretext if spec.pretraining else None
         places = (spec.build, spec.initialise, spec.objective, pretext)
         modules = [place.partition(":")[0] for place in places if place]
-        settings = (spec.recipe(self.full), spec.pretraining, dict(spec.config), places, self.seed)
+        own = (spec.processing,) if spec.processing else ()
+        settings = (spec.recipe(self.full), spec.pretraining, dict(spec.config), places, self.seed, *own)
         parts = (code_digest([*_CODE, *modules]), repr(settings), repr(versions(_LIBRARIES)))
         return digest(*parts, dataset_fingerprint(spec.dataset))
 
@@ -72,7 +73,7 @@ class Member:
 
     def obtain(self) -> tuple[nn.Module, Dataset, dict[str, Any]]:
         """Its module, data set and record: cached, or trained now from where an earlier run stopped."""
-        dataset = load_dataset(self.spec.dataset, View(task=self.spec.task))
+        dataset = load_dataset(self.spec.dataset, View(self.spec.task, self.spec.processing))
         if self.record() is None:
             with self._alone():
                 if self.record() is None:
@@ -186,7 +187,8 @@ def _judged(member: Member, module: nn.Module, dataset: Dataset) -> dict[str, An
     from models.ngram import baselines
 
     spec, floor = member.spec, member.spec.floor_of(member.full)
-    predict = torch_predict(module, tuple(dataset.validation.inputs), spec.outputs)
+    names = tuple(dataset.validation.inputs)
+    predict = torch_predict(module, names, spec.outputs, dataset.processing)
     evaluation = evaluate(predict, dataset.validation, spec.metric, EVALUATION_BATCH, dataset.processing)
     figures = baselines(dataset) if isinstance(floor, str) else {}
     wanted = figures[floor] if isinstance(floor, str) else floor

@@ -63,7 +63,8 @@ def _answer(source: SourceModel) -> Any:
     assert source.dataset is not None
     assert source.module is not None
     inputs = {name: source.dataset.validation.inputs[name][:1] for name in source.input_names}
-    outputs = torch_predict(source.module, source.input_names, source.output_names)(inputs)
+    names = (source.input_names, source.output_names)
+    outputs = torch_predict(source.module, *names, source.processing)(inputs)
     file = source.files.get("tokenizer.json")
     tokenizer = load_tokenizer(file) if file else None
     return answer(Run(source.task, source.processing, source.labels, inputs, outputs, tokenizer))[0]

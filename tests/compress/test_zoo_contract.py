@@ -53,7 +53,7 @@ def tiny(name: str) -> tuple[ModelSpec, SourceModel]:
     """The member's smallest form, untrained, as the pipeline takes it."""
     spec = registry.get(name)
     spec = replace(spec, config={**spec.config, **spec.tiny}, initialise=None)
-    dataset = load_dataset(spec.dataset, View(task=spec.task))
+    dataset = load_dataset(spec.dataset, View(spec.task, spec.processing))
     return spec, as_source(spec, fresh(spec, dataset, seed=0).eval(), dataset, {})
 
 
@@ -123,7 +123,7 @@ def assert_answers_like_torch(model: TensorModel, source: SourceModel) -> None:
     split = source.dataset.validation
     assert split.raw is not None
     inputs = {name: split.inputs[name][:1] for name in source.input_names}
-    predict = torch_predict(source.module, source.input_names, source.output_names)
+    predict = torch_predict(source.module, source.input_names, source.output_names, source.processing)
     tokenizer = load_tokenizer(source.files["tokenizer.json"]) if source.files else None
     about = (source.task, source.processing, source.labels)
     expected = answer(Run(*about, inputs, predict(inputs), tokenizer))

@@ -1,0 +1,97 @@
+"""Networks that draw handwritten digits, on request or again.
+
+A floor is what must be got under. By this distance training digits are 2.3 from the held-out ones, and each
+class's mean, drawn over and over, is 8.4 (tests/models/test_drawing.py): a model that draws no variety cannot
+reach 6. A class's mean leaves much more than a tenth of an image's variance unexplained.
+"""
+
+from types import MappingProxyType
+from typing import Any
+
+from models.registry import ModelSpec, TrainingRecipe, register
+from runtime.manifest import Diffusion, DrawingProcessing, Task
+
+
+def _generative(
+    name: str,
+    loss: str,
+    parameters: int,
+    training: TrainingRecipe,
+    source: str,
+    task: Task = "image-generation",
+    metric: str = "intra-class-frechet",
+    floor: float = 6.0,
+    processing: DrawingProcessing | None = None,
+    **tiny: Any,
+) -> None:
+    register(
+        ModelSpec(
+            name=name,
+            family="generative",
+            task=task,
+            build=f"models.zoo.generative:{name}",
+            objective=f"models.zoo.generative:{loss}",
+            dataset="drawings",
+            metric=metric,
+            floor=floor,
+            training=training,
+            parameters=parameters,
+            source=source,
+            processing=processing,
+            outputs=("image",),
+            tiny=MappingProxyType(tiny),
+        )
+    )
+
+
+_generative(
+    "autoencoder",
+    "reconstruction_loss",
+    89_689,
+    TrainingRecipe(steps=900, batch_size=64, learning_rate=4e-3, threads=1),
+    "Hinton and Salakhutdinov, Reducing the dimensionality of data with neural networks, 2006",
+    task="image-reconstruction",
+    metric="reconstruction-error",
+    floor=0.1,
+    code=4,
+    widths=(4, 4, 4),
+)
+_generative(
+    "vae",
+    "variational_loss",
+    100_809,
+    TrainingRecipe(steps=1500, batch_size=64, learning_rate=3e-3, clip_norm=20.0, threads=1),
+    "Kingma and Welling, Auto-encoding variational Bayes, arXiv:1312.6114, 2013",
+    code=4,
+    widths=(4, 4),
+)
+_generative(
+    "gan",
+    "adversarial_loss",
+    122_178,
+    TrainingRecipe(
+        steps=2500,
+        batch_size=64,
+        learning_rate=1e-3,
+        betas=(0.5, 0.99),
+        weight_decay=0.0,
+        clip_norm=10.0,
+        max_seconds=120.0,
+        threads=1,
+    ),
+    "Radford et al., Unsupervised representation learning with DCGAN, arXiv:1511.06434, 2015",
+    code=4,
+    widths=(4, 4),
+)
+_generative(
+    "diffusion",
+    "diffusion_loss",
+    247_300,
+    TrainingRecipe(
+        steps=2500, batch_size=64, learning_rate=3e-3, betas=(0.9, 0.99), max_seconds=120.0, threads=1
+    ),
+    "Ho et al., Denoising diffusion probabilistic models, arXiv:2006.11239, 2020",
+    processing=DrawingProcessing(noise=(1, 16, 16), diffusion=Diffusion(timesteps=200, steps=10)),
+    width=8,
+    blocks=1,
+)
