@@ -1,19 +1,17 @@
-"""Networks that draw digits: autoencoder, vae, gan, diffusion.
+"""Networks that draw digits: autoencoder, vae, diffusion.
 
 The autoencoder takes pixel_values float32 [batch, 1, 32, 32] through a few numbers and back. The others take
 noise float32 [batch, 1, 16, 16] and label int64 [batch] to an image float32 [batch, 1, 16, 16] in [-1, 1];
-`diffusion` is one step (`runtime.drawing` has the loop). What only training needs (an encoder, a
-discriminator) is part of the module and is not exported.
+`diffusion` is one step (`runtime.drawing` has the loop). What only training needs (an encoder) is
+part of the module and is not exported.
 """
 
-from collections.abc import Mapping
 from itertools import pairwise
 from math import log, pi
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from models.training import Batch
 from models.zoo.convolutional.layers import conv_norm
@@ -34,7 +32,7 @@ def _down(widths: tuple[int, ...]) -> nn.Sequential:
 class Painter(nn.Module):
     """A code [batch, code] to an image: a small map that transposed convolutions double, until tanh.
 
-    The generator of DCGAN (Radford et al., 2015, arXiv:1511.06434).
+    Shaped as the generator of DCGAN (Radford et al., 2015, arXiv:1511.06434).
     """
 
     def __init__(self, code: int, widths: tuple[int, ...], squash: bool = True) -> None:
@@ -90,42 +88,6 @@ class Variational(nn.Module):
         seen = torch.cat([self.features(images), F.one_hot(label, self.classes).float()], 1)
         mean, log_variance = self.posterior(seen).chunk(2, 1)
         return mean, log_variance
-
-
-class Adversarial(nn.Module):
-    """A generator and the discriminator it is trained against (Goodfellow et al., 2014), both told the label.
-
-    The discriminator's judgement of the label is a projection (Miyato and Koyama, arXiv:1802.05637).
-    """
-
-    def __init__(self, classes: int, code: int, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        self.code, self.classes = code, classes
-        self.generator = Painter(code + classes, widths[::-1])
-        self.discriminator = Discriminator(classes, widths)
-
-    def forward(self, noise: Tensor, label: Tensor) -> Tensor:
-        code = torch.cat([noise.flatten(1)[:, : self.code], F.one_hot(label, self.classes).float()], 1)
-        image: Tensor = self.generator(code)
-        return image
-
-
-class Discriminator(nn.Module):
-    """Images and labels to a logit, [batch]: how real they look."""
-
-    def __init__(self, classes: int, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for a, b in pairwise((1, *widths)):
-            layers += [nn.utils.spectral_norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Linear(widths[-1] * START**2, 1)
-        self.labels = nn.Embedding(classes, widths[-1] * START**2)
-
-    def forward(self, images: Tensor, label: Tensor) -> Tensor:
-        features = self.layers(images)
-        logit: Tensor = self.head(features)[:, 0] + (self.labels(label) * features).mean(1)
-        return logit
 
 
 class Denoiser(nn.Module):
@@ -190,20 +152,6 @@ def variational_loss(module: nn.Module, batch: Batch) -> Tensor:
     return (error + DIVERGENCE_WEIGHT * divergence) / len(images)
 
 
-def adversarial_loss(module: nn.Module, batch: Batch) -> Tensor:
-    """The discriminator's loss; its gradient is that of both players, each for its own weights alone.
-
-    The generator's is the non-saturating one of Goodfellow et al., section 3.
-    """
-    assert isinstance(module, Adversarial)
-    label = batch["label"]
-    real, drawn = batch["targets"], module(torch.randn_like(batch["noise"]), label)
-    judge = module.discriminator
-    judged = F.softplus(-judge(real, label)).mean() + F.softplus(judge(drawn.detach(), label)).mean()
-    fooled = F.softplus(-functional_call(judge, _frozen(judge), (drawn, label))).mean()
-    return judged + fooled - fooled.detach()
-
-
 def diffusion_loss(module: nn.Module, batch: Batch) -> Tensor:
     """Mean squared error of the velocity, each image at a random time."""
     images, noise = batch["targets"], torch.randn_like(batch["noise"])
@@ -214,10 +162,6 @@ def diffusion_loss(module: nn.Module, batch: Batch) -> Tensor:
     return F.mse_loss(velocity, kept * noise - lost * images)
 
 
-def _frozen(module: nn.Module) -> Mapping[str, Tensor]:
-    return {name: value.detach() for name, value in module.state_dict(keep_vars=True).items()}
-
-
 def autoencoder(code: int = 24, widths: tuple[int, ...] = (16, 32, 48)) -> nn.Module:
     """`widths` are the channels of each layer, from the image on."""
     return Autoencoder(code, widths)
@@ -226,11 +170,6 @@ def autoencoder(code: int = 24, widths: tuple[int, ...] = (16, 32, 48)) -> nn.Mo
 def vae(classes: int = 10, code: int = 12, widths: tuple[int, ...] = (32, 64)) -> nn.Module:
     """A conditional variational autoencoder; `code` of the noise's numbers are used."""
     return Variational(classes, code, widths)
-
-
-def gan(classes: int = 10, code: int = 32, widths: tuple[int, ...] = (32, 64)) -> nn.Module:
-    """A conditional DCGAN; `code` of the noise's numbers are used."""
-    return Adversarial(classes, code, widths)
 
 
 def diffusion(classes: int = 10, width: int = 64, blocks: int = 3) -> nn.Module:

@@ -66,24 +66,6 @@ _generative(
     widths=(4, 4),
 )
 _generative(
-    "gan",
-    "adversarial_loss",
-    122_178,
-    TrainingRecipe(
-        steps=2500,
-        batch_size=64,
-        learning_rate=1e-3,
-        betas=(0.5, 0.99),
-        weight_decay=0.0,
-        clip_norm=10.0,
-        max_seconds=120.0,
-        threads=1,
-    ),
-    "Radford et al., Unsupervised representation learning with DCGAN, arXiv:1511.06434, 2015",
-    code=4,
-    widths=(4, 4),
-)
-_generative(
     "diffusion",
     "diffusion_loss",
     247_300,
