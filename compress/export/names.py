@@ -32,7 +32,7 @@ def joined_scopes(paths: Sequence[str]) -> dict[str, str]:
 def weighted_paths(model: ModelProto) -> list[tuple[int, str]]:
     """(number of the node, path) of every node that may read a weight and whose module is known.
 
-    No two are called the same, which onnxruntime refuses: where a module is run twice, the second is `path:2`.
+    No two are called the same, which onnxruntime refuses: a module's second run is `path:2`.
     """
     found = (
         (number, module_path({prop.key: prop.value for prop in node.metadata_props}))
