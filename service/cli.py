@@ -43,6 +43,9 @@ def serve_command(
     slots: Annotated[
         int | None, typer.Option(min=1, help="Sequences that a text model decodes at once (8).")
     ] = None,
+    speculate: Annotated[
+        str | None, typer.Option(help="'lookup', or a smaller text model's folder or tag, to draft.")
+    ] = None,
     aliases: Annotated[
         Path | None, typer.Option(help="JSON file: names for models, canaries, shadows.")
     ] = None,
@@ -59,6 +62,7 @@ def serve_command(
         "bundles": ",".join(bundles or ()),
         "threads": threads,
         "slots": slots,
+        "speculate": speculate,
         "aliases": aliases,
         "keys_file": keys,
         "tls_cert": tls_cert,

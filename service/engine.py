@@ -72,8 +72,17 @@ class _Relay:
 class Engine:
     """Runs one TextModel for any number of requests."""
 
-    def __init__(self, model: TextModel, *, slots: int, queue_size: int, queue_tokens: int = 2**17) -> None:
+    def __init__(
+        self,
+        model: TextModel,
+        *,
+        slots: int,
+        queue_size: int,
+        queue_tokens: int = 2**17,
+        make_scheduler: Callable[[TextModel, int], Scheduler] = lambda model, slots: model.scheduler(slots),
+    ) -> None:
         self.model = model
+        self._make_scheduler = make_scheduler
         self.manifest: Manifest = model.manifest
         self.health = Health()
         self.limit = slots + queue_size
@@ -92,7 +101,9 @@ class Engine:
         """Start the thread. Events will be delivered on the running loop."""
         self.failed = False
         self._relay = _Relay(self, asyncio.get_running_loop())
-        self._stepper = Stepper(self.model, self._slots, self._relay)
+        self._stepper = Stepper(
+            self.manifest.tag, lambda: self._make_scheduler(self.model, self._slots), self._relay
+        )
         self._stepper.start()
 
     async def stop(self) -> None:

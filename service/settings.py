@@ -25,6 +25,9 @@ class Settings(BaseModel):
     aliases: Path | None = None
     threads: int | None = Field(default=None, ge=1)
     slots: int = Field(default=8, ge=1)
+    kv_bytes: int | None = Field(default=None, ge=1)
+    # `lookup`, or the folder or tag of a text model that drafts for the others.
+    speculate: str | None = None
 
     queue: int = Field(default=64, ge=0)
     queue_rows: int = Field(default=1024, ge=1)

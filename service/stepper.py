@@ -13,7 +13,6 @@ from threading import Thread
 from time import monotonic
 from typing import Protocol
 
-from runtime.model import TextModel
 from runtime.scheduler import Scheduler, TokenEvent
 from service import metrics
 
@@ -38,9 +37,8 @@ class Listener(Protocol):
 class Stepper:
     """Steps one model's scheduler while there is anything to do."""
 
-    def __init__(self, model: TextModel, slots: int, listener: Listener) -> None:
-        self._model, self._slots, self._listener = model, slots, listener
-        self._tag = model.manifest.tag
+    def __init__(self, tag: str, make_scheduler: Callable[[], Scheduler], listener: Listener) -> None:
+        self._tag, self._make, self._listener = tag, make_scheduler, listener
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._abandoned = False
         self._busy_since: float | None = None
@@ -86,7 +84,7 @@ class Stepper:
 
     def _make_scheduler(self) -> Scheduler:
         self._busy_since = monotonic()
-        return self._model.scheduler(self._slots)
+        return self._make()
 
     def _serve(self, scheduler: Scheduler) -> bool:
         """Step until told to stop, or until the scheduler fails and is not to be trusted: True."""

@@ -1,0 +1,56 @@
+"""Loaded models at work: what the settings make of them."""
+
+from pathlib import Path
+
+import pytest
+
+from runtime.bundle import Bundle
+from runtime.kv_cache import bytes_per_token
+from runtime.model import TextModel, load_model
+from runtime.request import Request
+from runtime.sampling import SamplingParams
+from service.errors import ServiceError
+from service.served import scheduling
+from service.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def model(bundles: Path) -> TextModel:
+    loaded = load_model(Bundle.open(bundles / "chatter"))
+    assert isinstance(loaded, TextModel)
+    return loaded
+
+
+def generate(model: TextModel, settings: Settings) -> tuple[list[int | None], int]:
+    """Tokens after a prompt, and how many were proposed on the way."""
+    scheduler = scheduling(model, settings)(model, 2)
+    # It says the same token again and again, which prompt lookup foresees.
+    (again,) = model.encode("a")
+    params = SamplingParams(max_tokens=12, temperature=0, logit_bias={again: 100})
+    scheduler.add(Request("", [again], params))
+    tokens = []
+    while scheduler.has_work:
+        tokens += [event.token_id for event in scheduler.step()]
+    return tokens, scheduler.statistics.draft_tokens
+
+
+def test_speculation_is_a_setting_and_changes_no_answer(model: TextModel) -> None:
+    plain, none = generate(model, Settings())
+    looked_up, proposed = generate(model, Settings(speculate="lookup"))
+    assert (looked_up, none) == (plain, 0)
+    assert proposed > 0
+
+
+def test_a_model_does_not_draft_for_itself(model: TextModel, bundles: Path) -> None:
+    assert generate(model, Settings(speculate=str(bundles / "chatter"))) == generate(model, Settings())
+
+
+def test_a_draft_must_generate_text(model: TextModel, bundles: Path) -> None:
+    with pytest.raises(ServiceError, match="generates no text"):
+        scheduling(model, Settings(speculate=str(bundles / "digits")))
+
+
+def test_memory_is_a_setting(model: TextModel) -> None:
+    token = bytes_per_token(model.graph)
+    scheduler = scheduling(model, Settings(kv_bytes=40 * token))(model, 8)
+    assert scheduler.statistics.kv_tokens_capacity == 30
