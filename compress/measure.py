@@ -210,6 +210,8 @@ def _text_workloads(model: TextModel, inputs: Mapping[str, Array]) -> dict[str, 
 def _decode_call(model: TextModel, tokens: Array, size: int) -> Call:
     decoder, adapter = model.scheduler(size).decoder, model.adapters.find(own_adapter(model))
     for slot in range(size):
+        if decoder.source:
+            decoder.encode(slot, tokens)
         decoder.prefill(slot, tokens, adapter)
 
     def step() -> None:
@@ -224,7 +226,11 @@ def _prefill_call(model: TextModel, tokens: Array) -> Call:
 
     def prefill() -> None:
         decoder.release(0)
-        decoder.prefill(0, tokens, adapter)
+        if decoder.source:
+            decoder.encode(0, tokens)
+            decoder.prefill(0, tokens[:1], adapter)
+        else:
+            decoder.prefill(0, tokens, adapter)
 
     return prefill
 

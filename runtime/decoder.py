@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 from runtime.adapters import Adapter, adapter_inputs
+from runtime.cross_attention import CrossAttention
 from runtime.errors import CapacityError, PromptTooLong
 from runtime.kv_cache import KVCache
 from runtime.manifest import DecoderGraph
@@ -42,7 +43,7 @@ class Decoder:
     """A KV cache for `slots` sequences over one session, or one for each phase. One thread at a time.
 
     `kv_tokens` is how many tokens all slots together may hold (default: all the context in every slot);
-    whoever calls keeps to it.
+    whoever calls keeps to it. `encoder` is the session of the graph's encoder, where it has one.
     """
 
     def __init__(
@@ -52,12 +53,16 @@ class Decoder:
         slots: int,
         kv_tokens: int | None = None,
         adapted: AdaptedSession | None = None,
+        encoder: ort.InferenceSession | None = None,
     ) -> None:
         self.graph = graph
         self.slots = slots
         self.cache = KVCache(graph, slots, kv_tokens)
         # The LoRA adapter that each slot's sequence runs with; None is the model itself.
         self.adapters: list[Adapter | None] = [None] * slots
+        self.source: CrossAttention | None = None
+        if encoder is not None and graph.encoder is not None:
+            self.source = CrossAttention(encoder, graph.encoder, slots, kv_tokens)
         self._adapted = adapted
         self._phases = session if isinstance(session, Phases) else single(session, graph)
         # The file of the graph that ran the last call.
@@ -71,6 +76,11 @@ class Decoder:
         """How many tokens each slot's cache holds, int64 [slots]."""
         lengths: Array = self.cache.lengths
         return lengths
+
+    def encode(self, slot: int, tokens: Array) -> None:
+        """Read a source, `tokens` [length], for a slot's answer to attend to. Raises PromptTooLong."""
+        assert self.source is not None
+        self.source.encode(slot, tokens)
 
     def prefill(self, slot: int, tokens: Array, adapter: Adapter | None = None) -> Array:
         """Append `tokens` [length] to a slot's cache; logits [vocabulary] after the last one.
@@ -102,6 +112,8 @@ class Decoder:
         step.input_ids[:, 0] = tokens
         step.position_ids[:, 0] = lengths
         self.cache.grow(slice(batch), 1)
+        if self.source:
+            self.source.select(0, batch)
         return step.run(lengths)[:, 0]
 
     def rewind(self, slot: int, length: int) -> None:
@@ -111,16 +123,22 @@ class Decoder:
     def move(self, source: int, target: int) -> None:
         """Copy a slot's cache over another's, so that the active slots stay dense at the front."""
         self.cache.copy(source, target)
+        if self.source:
+            self.source.move(source, target)
         self.adapters[target] = self.adapters[source]
 
     def swap(self, one: int, other: int) -> None:
         """Exchange two slots."""
         self.cache.swap(one, other)
+        if self.source:
+            self.source.swap(one, other)
         self.adapters[one], self.adapters[other] = self.adapters[other], self.adapters[one]
 
     def release(self, slot: int) -> None:
         """Forget a slot's tokens; its memory is reused by the next prefill."""
         self.rewind(slot, 0)
+        if self.source:
+            self.source.release(slot)
         self.adapters[slot] = None
 
     def _append(self, slot: int, tokens: Array, kept: int, as_of: int) -> Array:
@@ -129,12 +147,14 @@ class Decoder:
         start, count = int(self.cache.lengths[slot]), len(tokens)
         self._check_room(start + count)
         rows, logits = self.adapters[slot : slot + 1], _empty_logits(self.graph, 1, kept)
-        step = self._bind(self.cache.rows(slot, 1), count, logits, rows, as_of)
+        step = self._bind(slot, count, logits, rows, as_of)
         self.graph_used = step.file
         step.input_ids[:] = tokens
         step.position_ids[:] = np.arange(start, start + count)
         step.logit_positions[:] = np.arange(count - kept, count)
         self.cache.grow(slice(slot, slot + 1), count)
+        if self.source:
+            self.source.select(slot, 1)
         found: Array = step.run(self.cache.lengths[slot : slot + 1])[0]
         return found
 
@@ -144,16 +164,18 @@ class Decoder:
         if rows not in self._steps:
             # Stacked factors take memory: those of one batch with adapters are kept, not of every one.
             self._steps = {known: step for known, step in self._steps.items() if not any(known)}
-            self._steps[rows] = self._bind(self.cache.rows(0, batch), 1, self._logits[:batch], rows, batch)
+            self._steps[rows] = self._bind(0, 1, self._logits[:batch], rows, batch)
         return self._steps[rows]
 
     def _bind(
-        self, cache: list[Array], length: int, logits: Array, rows: Sequence[Adapter | None], as_of: int
+        self, first: int, length: int, logits: Array, rows: Sequence[Adapter | None], as_of: int
     ) -> "_Step":
-        """A call over `rows`, on the graph for calls of `as_of` tokens, or on the one that takes adapters."""
+        """A call over `rows` from slot `first` on, on the graph for calls of `as_of`, or for adapters."""
+        cache = self.cache.rows(first, len(rows))
         if not any(rows):
             phase = self._phases.choose(as_of)
-            return _Step(phase.session, phase.file, self.graph, cache, length, logits)
+            more, present = self.source.tensors(first, len(rows)) if self.source else ({}, {})
+            return _Step(phase.session, phase.file, self.graph, cache, length, logits, more, present)
         assert self._adapted is not None
         assert self.graph.adapters is not None
         inputs = adapter_inputs(rows, self.graph.adapters)
@@ -221,6 +243,7 @@ class _Step:
         length: int,
         logits: Array,
         more: Mapping[str, Array] = MappingProxyType({}),
+        present: Mapping[str, Array] = MappingProxyType({}),
     ) -> None:
         self.file = file
         batch = len(cache[0])
@@ -246,7 +269,7 @@ class _Step:
             }
         )
         self._bind_output(LOGITS, self.logits)
-        for name, buffer in zip(cache_names(layers, "present"), cache, strict=True):
+        for name, buffer in (*zip(cache_names(layers, "present"), cache, strict=True), *present.items()):
             self._bind_output(name, buffer)
 
     def run(self, totals: Array) -> Array:

@@ -14,13 +14,13 @@ from contextlib import suppress
 
 import numpy as np
 
-from runtime.manifest import DecoderGraph
+from runtime.manifest import DecoderGraph, EncoderGraph
 from runtime.processing import Array
 
 _GIVES_BACK = all(hasattr(mmap, name) for name in ("MADV_DONTNEED", "MAP_PRIVATE", "MAP_ANONYMOUS"))
 
 
-def bytes_per_token(graph: DecoderGraph) -> int:
+def bytes_per_token(graph: DecoderGraph | EncoderGraph) -> int:
     """What one token takes in the keys and values of all layers."""
     values = sum(2 * layer.heads * layer.head_dim for layer in graph.layers)
     return values * np.dtype(graph.kv_dtype).itemsize
@@ -33,7 +33,7 @@ class KVCache:
     the caller's part, and then the memory in use stays within it too.
     """
 
-    def __init__(self, graph: DecoderGraph, slots: int, tokens: int | None = None) -> None:
+    def __init__(self, graph: DecoderGraph | EncoderGraph, slots: int, tokens: int | None = None) -> None:
         room = slots * graph.context_length
         self.tokens = room if tokens is None else min(tokens, room)
         self.lengths = np.zeros(slots, np.int64)

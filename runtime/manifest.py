@@ -16,6 +16,7 @@ Task = Literal[
     "token-classification",
     "embedding",
     "text-generation",
+    "text2text-generation",
     "node-classification",
     "object-detection",
     "segmentation",
@@ -104,7 +105,8 @@ class TextProcessing(Frozen):
 class GenerationProcessing(Frozen):
     """A prompt becomes tokens, and generation ends at any of `eos_ids`.
 
-    `chat_template` is Jinja that sets its own special tokens.
+    `chat_template` is Jinja that sets its own special tokens. Where the prompt is the source of an encoder,
+    the answer begins after `start_ids`.
     """
 
     kind: Literal["generation"] = "generation"
@@ -112,6 +114,7 @@ class GenerationProcessing(Frozen):
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     chat_template: str | None = Field(default=None, exclude_if=lambda template: template is None)
+    start_ids: tuple[int, ...] = Field(default=(), exclude_if=lambda start_ids: not start_ids)
 
 
 class GraphProcessing(Frozen):
@@ -213,10 +216,23 @@ class PhaseGraph(Frozen):
     file: FileName
 
 
+class EncoderGraph(Frozen):
+    """What reads the source of an encoder-decoder: tokens in, the cross-attention's keys and values out.
+
+    `layers` are the decoder's. Sources have up to `context_length` tokens.
+    """
+
+    file: FileName = "encoder.onnx"
+    layers: tuple[KVLayer, ...]
+    kv_dtype: Literal["float32", "float16"] = "float32"
+    context_length: int
+
+
 class DecoderGraph(Frozen):
     """A decoder over KV buffers that the caller owns; the layers may differ (pruned models do).
 
-    `file` runs every call, unless `phases` name graphs that are faster from some size of a call on.
+    `file` runs every call, unless `phases` name graphs that are faster from some size of a call on. With an
+    `encoder` it attends to a source, too.
     """
 
     kind: Literal["decoder"] = "decoder"
@@ -227,11 +243,13 @@ class DecoderGraph(Frozen):
     context_length: int
     adapters: AdapterGraph | None = Field(default=None, exclude_if=lambda adapters: adapters is None)
     phases: tuple[PhaseGraph, ...] = Field(default=(), exclude_if=lambda phases: not phases)
+    encoder: EncoderGraph | None = Field(default=None, exclude_if=lambda encoder: encoder is None)
 
     @property
     def files(self) -> tuple[str, ...]:
         """The graphs' files, each once."""
-        return tuple(dict.fromkeys((self.file, *(phase.file for phase in self.phases))))
+        encoder = (self.encoder.file,) if self.encoder else ()
+        return tuple(dict.fromkeys((self.file, *(phase.file for phase in self.phases), *encoder)))
 
     @property
     def shipped(self) -> tuple[str, ...]:

@@ -44,6 +44,9 @@ class TextModel:
         self.graph, self._processing = graph, processing
         self._threads = threads
         self._phases = open_phases(bundle.file, graph, threads=threads)
+        self._encoder = (
+            open_session(bundle.file(graph.encoder.file), threads=threads) if graph.encoder else None
+        )
         self.adapters = Adapters(graph.adapters)
         for name, file in graph.adapters.files.items() if graph.adapters else ():
             self.adapters.load(name, bundle.file(file))
@@ -51,8 +54,11 @@ class TextModel:
     def encode(self, text: str) -> list[int]:
         """A prompt's tokens, with the beginning-of-text token where the model wants one.
 
-        Raises InputError for an empty prompt where the model has no such token.
+        The source of an encoder gets whatever the tokenizer puts around a text. Raises InputError for an
+        empty prompt where the model has no such token.
         """
+        if self.graph.encoder:
+            return list(self.tokenizer.encode(text).ids)
         bos = self._processing.bos_id
         tokens = ([] if bos is None else [bos]) + self.tokenizer.encode(text, add_special_tokens=False).ids
         if not tokens:
@@ -93,20 +99,19 @@ class TextModel:
         `draft_for(this)`. Raises CapacityError where the memory holds no sequence.
         """
         memory = available_memory() // 2 if memory is None else memory
-        token = bytes_per_token(self.graph)
-        rows = min(slots * self.graph.context_length * token, int(ROWS_SHARE * memory))
+        # Sources get as many tokens as answers do.
+        token, longest = bytes_per_token(self.graph), self.graph.context_length
+        if encoder := self.graph.encoder:
+            token, longest = token + bytes_per_token(encoder), max(longest, encoder.context_length)
+        rows = min(slots * longest * token, int(ROWS_SHARE * memory))
         if rows // token < MIN_KV_TOKENS:
             raise CapacityError(
                 f"{memory:,} bytes of KV cache hold {rows // token} tokens of {self.manifest.tag}; "
                 f"it needs {int(MIN_KV_TOKENS * token / ROWS_SHARE):,} bytes or more"
             )
-        return Scheduler(
-            Decoder(self._phases, self.graph, slots, rows // token, lambda: self._adapted_session),
-            self._processing.eos_ids,
-            adapters=self.adapters,
-            prefix_cache=PrefixCache(min(memory - rows, rows)),
-            proposer=proposer,
-        )
+        # What is cached of an answer depends on its whole source: there are no prefixes to share.
+        prefixes = None if self.graph.encoder else PrefixCache(min(memory - rows, rows))
+        return self._schedule(self._decoder(slots, rows // token), prefixes, proposer)
 
     def draft_for(self, target: "TextModel") -> DraftModel:
         """This model as a draft that speculates for `target`. Raises InputError where their tokens differ."""
@@ -115,7 +120,9 @@ class TextModel:
                 f"{self.manifest.tag} cannot draft for {target.manifest.tag}: their tokenizers differ; "
                 "take a draft that was distilled or pruned from the same model"
             )
-        return DraftModel(Decoder(self._phases, self.graph, slots=1))
+        if self.graph.encoder:
+            raise InputError(f"{self.manifest.tag} reads a source and cannot draft; take a decoder alone")
+        return DraftModel(self._decoder(slots=1))
 
     def text_stream(self, stop: Sequence[str] = ()) -> TextStream:
         """A fresh detokenizer for one answer."""
@@ -129,8 +136,7 @@ class TextModel:
         adapter: str | None = None,
     ) -> Iterator[str]:
         """Continue one prompt in process, giving the text piece by piece."""
-        decoder = Decoder(self._phases, self.graph, slots=1, adapted=lambda: self._adapted_session)
-        scheduler = Scheduler(decoder, self._processing.eos_ids, adapters=self.adapters)
+        scheduler = self._schedule(self._decoder(slots=1))
         stream = self.text_stream(stop)
         tokens = self.encode(prompt) if isinstance(prompt, str) else prompt
         scheduler.add(Request("", tokens, params, adapter=adapter))
@@ -146,6 +152,8 @@ class TextModel:
 
         `file` names one of several graphs (default: the one that a call of this size runs on).
         """
+        if self.graph.encoder:
+            raise InputError(f"{self.manifest.tag} answers a source; it cannot score a prompt")
         wanted = self.adapters.find(adapter)
         if wanted and self.graph.adapters:
             more = adapter_inputs([wanted] * len(input_ids), self.graph.adapters)
@@ -154,6 +162,23 @@ class TextModel:
         if file is not None:
             chosen = next(phase for phase in self._phases if phase.file == file)
         return score(chosen.session, self.graph, input_ids)
+
+    def _decoder(self, slots: int, kv_tokens: int | None = None) -> Decoder:
+        return Decoder(
+            self._phases, self.graph, slots, kv_tokens, lambda: self._adapted_session, self._encoder
+        )
+
+    def _schedule(
+        self, decoder: Decoder, prefixes: PrefixCache | None = None, proposer: Proposer | None = None
+    ) -> Scheduler:
+        return Scheduler(
+            decoder,
+            self._processing.eos_ids,
+            adapters=self.adapters,
+            prefix_cache=prefixes,
+            proposer=proposer,
+            start_ids=self._processing.start_ids,
+        )
 
 
 def load_model(bundle: Bundle, *, threads: int | None = None) -> TensorModel | TextModel:

@@ -37,6 +37,8 @@ class Scheduler:
 
     `adapters` are those that requests may name; `prefix_cache` shares the beginnings of prompts; `proposer`
     speculates while one sequence runs alone.
+    With an encoder, a request's prompt is its source, and its answer begins after `start_ids`. What is cached
+    then depends on the whole source, so such a scheduler takes no `prefix_cache`.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Scheduler:
         prefix_cache: PrefixCache | None = None,
         proposer: Proposer | None = None,
         prefill_chunk: int = PREFILL_CHUNK,
+        start_ids: tuple[int, ...] = (),
     ) -> None:
         self.decoder = decoder
         self._eos_ids = frozenset(eos_ids)
@@ -55,9 +58,13 @@ class Scheduler:
         self._prefixes = prefix_cache
         self._speculation = Speculation(proposer) if proposer else None
         self._chunk = prefill_chunk
+        self._start_ids = start_ids if decoder.source else ()
         self._sampler = Sampler()
         # A sequence that is alone must fit: no answer grows beyond this.
         self._limit = min(decoder.graph.context_length, decoder.cache.tokens)
+        self._longest_prompt = self._limit - 1
+        if decoder.source:
+            self._longest_prompt = min(decoder.source.graph.context_length, decoder.source.cache.tokens)
         self._arrivals = count()
         self._waiting: list[tuple[tuple[int, int], Sequence]] = []
         self._running: list[Sequence] = []
@@ -100,17 +107,17 @@ class Scheduler:
         vocabulary = self.decoder.graph.vocab_size
         if not request.prompt:
             raise InputError("the prompt is empty; send at least one token")
-        if len(request.prompt) >= self._limit:
+        if len(request.prompt) > self._longest_prompt:
             raise PromptTooLong(
-                f"the prompt has {len(request.prompt)} tokens and the context holds {self._limit} "
-                f"with the answer; shorten it to at most {self._limit - 1}"
+                f"the prompt has {len(request.prompt)} tokens and {self._room_said()}; "
+                f"shorten it to at most {self._longest_prompt}"
             )
         if not all(0 <= token < vocabulary for token in request.prompt):
             raise InputError(f"a prompt token is outside the vocabulary of {vocabulary}")
         if not all(0 <= token < vocabulary for token in request.params.logit_bias):
             raise InputError(f"a token of logit_bias is outside the vocabulary of {vocabulary}")
         adapter = self._adapters.find(request.adapter)
-        self._wait(Sequence(request, next(self._arrivals), adapter))
+        self._wait(Sequence(request, next(self._arrivals), adapter, self._start_ids))
 
     def step(self) -> list[TokenEvent]:
         """Decode one token for every sequence that is ready, then read one more chunk of a prompt."""
@@ -127,6 +134,11 @@ class Scheduler:
             if sequence.request.id == request_id:
                 self._free(slot)
                 return
+
+    def _room_said(self) -> str:
+        if self.decoder.source:
+            return f"the encoder reads {self._longest_prompt}"
+        return f"the context holds {self._limit} with the answer"
 
     def _wait(self, sequence: Sequence) -> None:
         heapq.heappush(self._waiting, (sequence.rank, sequence))
@@ -149,15 +161,22 @@ class Scheduler:
             sequence = self._waiting[0][1]
             # One step ahead, lest somebody who has just come in is sent out again.
             needed = self._reserved() + len(self._running) + len(sequence.tokens) + 1
-            if self._running and needed > self.decoder.cache.tokens:
+            fits = needed <= self.decoder.cache.tokens and self._has_room_for(sequence.source)
+            if self._running and not fits:
                 return
             heapq.heappop(self._waiting)
             sequence.cached_tokens = 0
             self._running.append(sequence)
 
+    def _has_room_for(self, source: list[int]) -> bool:
+        held = self.decoder.source
+        return not held or sum(len(each.source) for each in self._running) + len(source) <= held.cache.tokens
+
     def _prefill(self) -> list[TokenEvent]:
         slot = self._next_to_prefill()
         sequence = self._running[slot]
+        if sequence.source and not self.decoder.lengths[slot]:
+            self.decoder.encode(slot, np.array(sequence.source))
         self._load_prefix(slot)
         start = int(self.decoder.lengths[slot])
         alone = len(self._running) == 1 and not self._waiting

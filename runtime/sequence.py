@@ -20,12 +20,14 @@ class Sequence:
     """A request's `tokens`: the prompt and, as it grows, the answer. The last one is not in the KV cache yet.
 
     `adapter` stays the one that the request named when it came, whatever is loaded by that name later.
+    `start_ids`: what a decoder begins with when the prompt is the source of its encoder.
     `arrival` orders requests of equal priority and stays when a sequence is preempted and comes back.
     """
 
     request: Request
     arrival: int
     adapter: Adapter | None = None
+    start_ids: tuple[int, ...] = ()
     rng: np.random.Generator = field(init=False)
     counts: TokenCounts = field(init=False)
     keys: PrefixKeys = field(init=False)
@@ -34,9 +36,9 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.request.params.seed)
-        self.counts = TokenCounts.of(self.request.prompt)
+        self.tokens = list(self.start_ids or self.request.prompt)
+        self.counts = TokenCounts.of(self.tokens)
         self.keys = PrefixKeys(self.request.salt, self.adapter.identity if self.adapter else None)
-        self.tokens = list(self.request.prompt)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -46,7 +48,12 @@ class Sequence:
     @property
     def answer_length(self) -> int:
         """How many tokens have been generated."""
-        return len(self.tokens) - len(self.request.prompt)
+        return len(self.tokens) - (len(self.start_ids) or len(self.request.prompt))
+
+    @property
+    def source(self) -> list[int]:
+        """What an encoder reads: the prompt, where the answer begins after `start_ids`; else nothing."""
+        return self.request.prompt if self.start_ids else []
 
     def extend(
         self, token: int, logprob: TokenLogprob | None, eos_ids: Collection[int], limit: int

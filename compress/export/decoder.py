@@ -46,7 +46,7 @@ def export_decoder(model: Any, path: Path) -> DecoderGraph:
     """
     layers = kv_layers(model)
     wrapper = _Decoder(model).eval()
-    with _exporting_attention(model), quiet_exporter(), torch.inference_mode():
+    with exporting_attention(model), quiet_exporter(), torch.inference_mode():
         program: Any = torch.onnx.export(
             wrapper,
             _example(layers, model.config.vocab_size),
@@ -76,7 +76,7 @@ def export_decoder(model: Any, path: Path) -> DecoderGraph:
 def kv_layers(model: Any) -> tuple[KVLayer, ...]:
     """Each layer's cache shape, found by watching one eager forward pass: no configuration key is trusted."""
     seen = _ShapeCache()
-    with _exporting_attention(model, _shape_probe), torch.inference_mode():
+    with exporting_attention(model, _shape_probe), torch.inference_mode():
         model(input_ids=torch.zeros(1, 2, dtype=torch.int64), past_key_values=seen, use_cache=True)
     if not seen.shapes:
         raise ExportError(
@@ -95,7 +95,7 @@ class _Call:
     present: dict[int, list[Tensor]] = field(default_factory=dict)
 
 
-class _GraphCache(Cache):  # type: ignore[misc]
+class GraphCache(Cache):  # type: ignore[misc]
     """A stand-in for transformers' cache: the operator itself appends, so `update` passes through."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class _GraphCache(Cache):  # type: ignore[misc]
         return 1, 0
 
 
-class _ShapeCache(_GraphCache):
+class _ShapeCache(GraphCache):
     """Notes the shapes of the keys that each layer would cache."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class _Decoder(nn.Module):
         logit_positions: Tensor,
         past: list[tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, list[Tensor]]:
-        cache = _GraphCache()
+        cache = GraphCache()
         _current.append(_Call(past, seqlens_k, total_length))
         output = self.model(
             input_ids=input_ids,
@@ -189,7 +189,7 @@ def _shape_probe(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> tuple
 
 
 @contextmanager
-def _exporting_attention(model: Any, function: Any = _group_query_attention) -> Iterator[None]:
+def exporting_attention(model: Any, function: Any = _group_query_attention) -> Iterator[None]:
     before = model.config._attn_implementation
     AttentionInterface.register(ATTENTION, function)
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, lambda *args, **kwargs: None)

@@ -5,7 +5,7 @@ are what costs. The rules for norms are onnxscript's; `rotary` and `packing` hol
 nothing changes nothing, so an architecture with other means stays correct and is only slower.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -18,17 +18,32 @@ from onnxscript.rewriter.ort_fusions.skip_normalization import (
 from compress.export.packing import pack_attention, pack_products
 from compress.export.rotary import fuse_rotary
 
+Rule = Callable[[ir.Model], int]
+
+_NORMS: dict[str, Rule] = {
+    "norm": fuse_rms_normalization,
+    "skip_norm": lambda model: fuse_skip_rms_normalization(model) + fuse_skip_layer_normalization(model),
+}
+
+
+def fuse_encoder(model: ir.Model) -> dict[str, int]:
+    """Rewrite an encoder, which has no cache and no positions, in place; how often each rule applied."""
+    return _apply(model, {**_NORMS, "packed_products": lambda model: pack_products(model.graph)})
+
 
 def fuse_decoder(model: ir.Model, context_length: int) -> dict[str, int]:
     """Rewrite `model` in place; how often each rule applied. Positions go up to `context_length`."""
     rules = {
-        "norm": fuse_rms_normalization,
-        "skip_norm": lambda model: fuse_skip_rms_normalization(model) + fuse_skip_layer_normalization(model),
+        **_NORMS,
         "rotary": lambda model: fuse_rotary(model.graph, context_length),
         "packed_attention": lambda model: pack_attention(model.graph),
         "packed_products": lambda model: pack_products(model.graph),
         "round_trips": lambda model: drop_round_trips(model.graph),
     }
+    return _apply(model, rules)
+
+
+def _apply(model: ir.Model, rules: Mapping[str, Rule]) -> dict[str, int]:
     counts = {}
     for name, rule in rules.items():
         counts[name] = rule(model)

@@ -61,6 +61,36 @@ def check_decoder(model: Any, path: Path, graph: DecoderGraph, tokens: Array) ->
     return _judge(max(errors), path)
 
 
+def check_encoder_decoder(
+    model: Any, path: Path, graph: DecoderGraph, tokens: Array, start_ids: Sequence[int]
+) -> dict[str, float]:
+    """Encode sources of different lengths from `tokens` [stream], then decode their answers in one batch."""
+    assert graph.encoder is not None
+    lengths = [min(length, graph.encoder.context_length) for length in PROMPT_LENGTHS]
+    sources = [tokens[start : start + length] for start, length in enumerate(lengths)]
+    encoder = open_session(path.with_name(graph.encoder.file))
+    decoder = Decoder(open_session(path), graph, len(sources), encoder=encoder)
+    answers, errors = [list(start_ids) for _ in sources], []
+    for slot, (source, answer) in enumerate(zip(sources, answers, strict=True)):
+        decoder.encode(slot, source)
+        logits = decoder.prefill(slot, np.array(answer))
+        errors.append(_relative_error(logits, _answer_logits(model, source, answer)))
+        answer.append(int(logits.argmax()))
+    for _ in range(DECODE_STEPS):
+        rows = decoder.decode(np.array([answer[-1] for answer in answers])).copy()
+        for source, answer, logits in zip(sources, answers, rows, strict=True):
+            errors.append(_relative_error(logits, _answer_logits(model, source, answer)))
+            answer.append(int(logits.argmax()))
+    return _judge(max(errors), path)
+
+
+def _answer_logits(model: Any, source: Array, answer: Sequence[int]) -> Array:
+    with torch.inference_mode():
+        output = model(input_ids=torch.tensor(source)[None], decoder_input_ids=torch.tensor([list(answer)]))
+    logits: Array = output.logits[0, -1].numpy()
+    return logits
+
+
 def check_logits(got: Array, wanted: Array, path: Path) -> dict[str, float]:
     """Compare logits of any shape. Raises ExportError past the tolerance."""
     return _judge(_relative_error(got, wanted), path)

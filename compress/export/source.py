@@ -43,6 +43,8 @@ def export(source: SourceModel, folder: Path) -> tuple[GraphArtifact, dict[str, 
         return _adopt(source.graph, folder), {}
     if source.task == "text-generation":
         return _export_decoder(source, folder)
+    if source.task == "text2text-generation":
+        return _export_encoder_decoder(source, folder)
     return _export_feedforward(source, folder)
 
 
@@ -90,6 +92,19 @@ def _export_decoder(source: SourceModel, folder: Path) -> tuple[GraphArtifact, d
     return artifact, {"parity": parity, "adapter_parity": adapted}
 
 
+def _export_encoder_decoder(source: SourceModel, folder: Path) -> tuple[GraphArtifact, dict[str, Any]]:
+    from compress.export.encoder_decoder import export_encoder_decoder
+    from compress.export.parity import check_encoder_decoder
+
+    assert source.module is not None
+    assert isinstance(source.processing, GenerationProcessing)
+    target = folder / "decoder.onnx"
+    graph = export_encoder_decoder(source.module, target)
+    start = source.processing.start_ids
+    parity = check_encoder_decoder(source.module, target, graph, _example_tokens(source), start)
+    return GraphArtifact(folder, graph, _decoder_signature(graph)), {"parity": parity}
+
+
 def example_inputs(source: SourceModel) -> Mapping[str, Array]:
     """A few real inputs by name, from the source's data; else texts of ours, or seeded noise."""
     if source.dataset is not None:
@@ -103,6 +118,8 @@ def example_inputs(source: SourceModel) -> Mapping[str, Array]:
         size = (len(source.processing.mean), source.processing.height, source.processing.width)
         noise = np.random.default_rng(0).standard_normal((PARITY_ROWS, *size))
         return {source.input_names[0]: noise.astype(np.float32)}
+    if isinstance(source.processing, GenerationProcessing):
+        return {"input_ids": _example_tokens(source)[None]}
     if source.graph is not None:
         specs = tensor_specs(open_session(source.graph).get_inputs())
         return {spec.name: _noise(spec) for spec in specs}

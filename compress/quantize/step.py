@@ -7,6 +7,7 @@ steps:
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from compress.quantize.config import (
     WeightOnly,
 )
 from compress.step import Calibration, Figures, GraphMethod, StepConfig, register
-from runtime.manifest import Task
+from runtime.manifest import DecoderGraph, FeedForwardGraph, Task
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -36,18 +37,37 @@ if TYPE_CHECKING:
 def run(
     config: Scheme, graph: GraphArtifact, folder: Path, calibration: Calibration
 ) -> tuple[GraphArtifact, Figures]:
-    """Quantize `graph` into `folder`."""
+    """Quantize `graph` into `folder`; of an encoder-decoder, both graphs."""
     target = graph.at(folder)
+    if isinstance(graph.graph, DecoderGraph) and graph.graph.encoder:
+        return target, _both(config, graph, target, calibration)
+    return target, _one(config, graph, target, calibration)
+
+
+def _both(config: Scheme, graph: GraphArtifact, target: GraphArtifact, calibration: Calibration) -> Figures:
+    """An encoder-decoder's graphs, one by one. Raises StepError for schemes that want real inputs."""
+    wants_inputs = getattr(config, "samples", 0) or getattr(config, "smooth", None)
+    if wants_inputs or isinstance(config, Mixed):
+        raise StepError("quantize: an encoder-decoder takes schemes without calibration; leave that out")
+    figures: Figures = {}
+    for name, file in zip(("decoder", "encoder"), graph.graph.files, strict=True):
+        described = FeedForwardGraph(file=file)
+        alone = replace(graph, graph=described), replace(target, graph=described)
+        figures[name] = _one(config, *alone, calibration)
+    return {**figures, "bytes_before": graph.size_bytes, "bytes_after": target.size_bytes}
+
+
+def _one(config: Scheme, graph: GraphArtifact, target: GraphArtifact, calibration: Calibration) -> Figures:
     if isinstance(config, Int8Dynamic | Int8Static):
         figures = _int8(config, graph, target, calibration)
     else:
         figures = _rewrite(config, graph, target, calibration)
-    return target, {**figures, "bytes_before": graph.size_bytes, "bytes_after": target.size_bytes}
+    return {**figures, "bytes_before": graph.size_bytes, "bytes_after": target.size_bytes}
 
 
 def check(config: Scheme, task: Task) -> None:
     """Refuse what the scheme cannot do, before anything is trained."""
-    if isinstance(config, Int8Static) and task == "text-generation":
+    if isinstance(config, Int8Static) and task in ("text-generation", "text2text-generation"):
         raise StepError("int8-static does not take a decoder with a KV cache; use int8-dynamic or int4")
     if isinstance(config, Bnb4) and find_spec("bitsandbytes") is None:
         raise StepError(f"{config.scheme} needs bitsandbytes; pip install 'modelpress[compress]'")

@@ -30,6 +30,9 @@ PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*/config.json")
 WINDOW = 256
 
 
+GENERATES: tuple[Task, ...] = ("text-generation", "text2text-generation")
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """How one task's models are loaded: transformers' Auto class, the inputs, and the output that is kept."""
@@ -47,6 +50,8 @@ _KINDS = {
     "ForSequenceClassification": _Kind("text-classification", "AutoModelForSequenceClassification", _TEXT),
     "ForTokenClassification": _Kind("token-classification", "AutoModelForTokenClassification", _TEXT),
     "ForImageClassification": _Kind("image-classification", "AutoModelForImageClassification", _IMAGE),
+    "ForConditionalGeneration": _Kind("text2text-generation", "AutoModelForSeq2SeqLM", ("input_ids",)),
+    "MTModel": _Kind("text2text-generation", "AutoModelForSeq2SeqLM", ("input_ids",)),
     "ForCausalLM": _Kind("text-generation", "AutoModelForCausalLM", ("input_ids",)),
     "LMHeadModel": _Kind("text-generation", "AutoModelForCausalLM", ("input_ids",)),
     "Model": _Kind("embedding", "AutoModel", _TEXT, "last_hidden_state"),
@@ -115,7 +120,7 @@ def _module(kind: _Kind, folder: Path) -> nn.Module:
     model, report = loaded
     _check_complete(report, folder)
     model.eval()
-    if kind.task == "text-generation":
+    if kind.task in GENERATES:
         return model
     return ImageModule(model) if kind.task == "image-classification" else EncoderModule(model, kind.output)
 
@@ -139,7 +144,7 @@ def _kind(config: Mapping[str, Any], folder: Path) -> _Kind:
 def _processing(task: Task, folder: Path, config: Mapping[str, Any], tokenizer: Path | None) -> Processing:
     if tokenizer is None:
         return image_processing(folder, config)
-    if task == "text-generation":
+    if task in GENERATES:
         return generation_processing(folder, config, tokenizer)
     return text_processing(folder, config, embeds=task == "embedding")
 

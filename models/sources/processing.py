@@ -93,7 +93,14 @@ def generation_processing(folder: Path, config: Json, tokenizer: Path) -> Genera
         bos_id=first if first == stored.get("bos_token_id") else None,
         eos_ids=() if ends is None else tuple(ends) if isinstance(ends, list) else (ends,),
         chat_template=chat_template(folder),
+        start_ids=_start_ids(stored) if config.get("is_encoder_decoder") else (),
     )
+
+
+def _start_ids(stored: Json) -> tuple[int, ...]:
+    """What an encoder-decoder's answer begins after: its start token, and one that is forced to follow."""
+    ids = stored.get("decoder_start_token_id"), stored.get("forced_bos_token_id")
+    return tuple(token for token in ids if token is not None)
 
 
 def chat_template(folder: Path) -> str | None:

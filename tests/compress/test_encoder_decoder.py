@@ -1,0 +1,106 @@
+"""An encoder-decoder from a saved folder to a bundle that answers, as it was and quantized."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BartConfig, BartForConditionalGeneration
+
+from compress.artifact import GraphArtifact
+from compress.errors import StepError
+from compress.export.source import export
+from compress.quantize import step as quantize
+from compress.quantize.config import Int4, Int8Dynamic
+from compress.step import Calibration
+from models.sources import load_source
+from models.sources.source import SourceModel
+from runtime.bundle import write_bundle
+from runtime.errors import InputError
+from runtime.manifest import Lineage, Manifest
+from runtime.model import TextModel, load_model
+from runtime.sampling import SamplingParams
+
+END = 95
+GREEDY = SamplingParams(max_tokens=12, temperature=0)
+NO_DATA = Calibration(lambda samples: iter(()))
+
+
+@pytest.fixture(scope="module")
+def source(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> SourceModel:
+    """A BART of random weights, saved by transformers and loaded again."""
+    torch.manual_seed(1)
+    config = BartConfig(
+        vocab_size=96,
+        d_model=64,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=96,
+        decoder_ffn_dim=96,
+        max_position_embeddings=64,
+        init_std=0.6,
+        bos_token_id=None,
+        pad_token_id=94,
+        eos_token_id=END,
+        forced_eos_token_id=None,
+        decoder_start_token_id=END,
+        tie_word_embeddings=False,
+    )
+    folder = tmp_path_factory.mktemp("bart")
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    return load_source(f"hf:{folder}")
+
+
+@pytest.fixture(scope="module")
+def exported(source: SourceModel, tmp_path_factory: pytest.TempPathFactory) -> GraphArtifact:
+    artifact, figures = export(source, tmp_path_factory.mktemp("exported"))
+    assert figures["parity"]["relative_error"] < 1e-4
+    return artifact
+
+
+def bundle(source: SourceModel, graph: GraphArtifact, folder: Path) -> TextModel:
+    manifest = Manifest(
+        name="bart",
+        variant="tiny",
+        task=source.task,
+        signature=graph.signature,
+        processing=source.processing,
+        graph=graph.graph,
+        lineage=Lineage(source=source.reference),
+    )
+    files = {file: graph.folder / file for file in graph.graph.shipped} | dict(source.files)
+    loaded = load_model(write_bundle(folder, manifest, files))
+    assert isinstance(loaded, TextModel)
+    return loaded
+
+
+def test_the_bundle_answers_what_transformers_does(
+    source: SourceModel, exported: GraphArtifact, tmp_path: Path
+) -> None:
+    model: Any = source.module
+    ours = bundle(source, exported, tmp_path / "bundle")
+    tokens = ours.encode("some text")
+    wanted = model.generate(torch.tensor([tokens]), max_new_tokens=12, do_sample=False, num_beams=1)[0, 1:]
+    assert ours.manifest.task == "text2text-generation"
+    assert "".join(ours.generate("some text", GREEDY)) == ours.tokenizer.decode(wanted.tolist())
+    with pytest.raises(InputError, match="cannot draft"):
+        ours.draft_for(ours)
+
+
+@pytest.mark.parametrize("config", [Int8Dynamic(scheme="int8-dynamic"), Int4(scheme="int4")])
+def test_both_graphs_are_quantized(
+    source: SourceModel, exported: GraphArtifact, tmp_path: Path, config: Int8Dynamic | Int4
+) -> None:
+    (tmp_path / "graphs").mkdir()
+    smaller, figures = quantize.run(config, exported, tmp_path / "graphs", NO_DATA)
+    for part in ("decoder", "encoder"):
+        assert figures[part]["bytes_after"] < figures[part]["bytes_before"]
+    assert list(bundle(source, smaller, tmp_path / "bundle").generate("some text", GREEDY))
+
+
+def test_calibration_is_refused(exported: GraphArtifact, tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="without calibration"):
+        quantize.run(Int4(scheme="int4", algorithm="awq"), exported, tmp_path, NO_DATA)
