@@ -8,8 +8,9 @@ INSTALLED := .venv/.installed
 demo: $(INSTALLED)
 	$(BIN)/modelpress demo
 
+# Two workers of one thread each: with two threads each they wait for one another on two cores.
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -q -m slow --timeout 3600

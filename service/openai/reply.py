@@ -15,7 +15,7 @@ from service.completion import Answer, Piece, answers
 from service.disconnect import while_connected
 from service.event_stream import EventStream
 from service.json_response import JsonResponse, dumps
-from service.openai.sampling import SamplingBody
+from service.openai.sampling import SamplingBody, StreamOptions
 from service.problem import problem_body
 
 
@@ -55,11 +55,14 @@ class Reply:
         choices = [self.choices.whole(index, answer) for index, answer in enumerate(given)]
         return self._object(self.choices.whole_object, choices) | {"usage": self._usage()}
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """One event of a stream."""
+    def chunk(self, piece: Piece, options: StreamOptions) -> dict[str, Any]:
+        """One event of a stream. Whoever asks for the usage gets the key in every one, as OpenAI does it."""
         self.completion_tokens += piece.tokens
         self.cached_tokens += 0 if piece.index % self.per_prompt else piece.cached_tokens
-        return self._object(self.choices.chunk_object, [self.choices.chunk(piece)])
+        event = self._object(self.choices.chunk_object, [self.choices.chunk(piece)])
+        if options.continuous_usage_stats:
+            return event | {"usage": self._usage()}
+        return event | {"usage": None} if options.include_usage else event
 
     def last(self) -> dict[str, Any]:
         """The event that closes a stream with its usage."""
@@ -90,24 +93,22 @@ async def respond(
     """The `count` answers that `pieces` make up: whole, or as a stream where the body asks for one."""
     if not body.stream:
         return JsonResponse(reply.whole(await while_connected(request.receive, answers(pieces, count))))
-    events = _events(request.scope, reply, pieces, body.stream_options.include_usage)
+    events = _events(request.scope, reply, pieces, body.stream_options)
     # The first event is awaited here, so that a refusal is a status and not an event.
     return EventStream(await while_connected(request.receive, anext(events)), events)
 
 
 async def _events(
-    scope: Scope, reply: Reply, pieces: AsyncGenerator[Piece, None], include_usage: bool
+    scope: Scope, reply: Reply, pieces: AsyncGenerator[Piece, None], options: StreamOptions
 ) -> AsyncGenerator[bytes, None]:
-    # A client that asks for the usage gets the key in every chunk, as OpenAI does it.
-    more = {"usage": None} if include_usage else {}
     async with aclosing(pieces):
-        yield dumps(reply.chunk(await anext(pieces)) | more)
+        yield dumps(reply.chunk(await anext(pieces), options))
         try:
             async for piece in pieces:
-                yield dumps(reply.chunk(piece) | more)
+                yield dumps(reply.chunk(piece, options))
         except ModelpressError as error:
             # The status is sent already: an error event is all that can be said.
             yield dumps(problem_body(scope, error))
             return
-        if include_usage:
+        if options.include_usage:
             yield dumps(reply.last())

@@ -22,9 +22,13 @@ def _listed(value: Any) -> Any:
 
 
 class StreamOptions(Body):
-    """`include_usage`: a last chunk without choices says what was used."""
+    """`include_usage`: a last chunk without choices says what was used.
+
+    `continuous_usage_stats`, which is vLLM's: every chunk says what has been used so far.
+    """
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
     include_obfuscation: bool = Field(default=False, description="Taken, and without effect.")
 
 

@@ -77,15 +77,19 @@ def test_a_large_vocabulary_is_no_different(params: SamplingParams, vocabulary: 
 
 
 @given(
-    st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=30, unique=True),
+    # Far enough apart that float32 tells their weights from each other.
+    st.lists(st.integers(-2000, 2000), min_size=2, max_size=30, unique=True),
     st.integers(0, 8),
     st.floats(0.05, 1),
     st.floats(0, 1),
 )
-def test_only_what_is_kept_is_drawn(logits: list[float], top_k: int, top_p: float, min_p: float) -> None:
+def test_only_what_is_kept_is_drawn(scores: list[int], top_k: int, top_p: float, min_p: float) -> None:
+    logits = np.array(scores, np.float32) / 100
     params = SamplingParams(top_k=top_k, top_p=top_p, min_p=min_p)
-    wanted = expected(np.array(logits, np.float32), params)
-    for token in np.flatnonzero(draw(np.array(logits, np.float32), params, 200)):
+    # A token on the very edge is kept or cut by rounding alone; sums are rounded differently here and there.
+    wider = SamplingParams(top_k=top_k, top_p=min(1, top_p + 1e-5), min_p=min_p * (1 - 1e-5))
+    wanted = expected(logits, wider)
+    for token in np.flatnonzero(draw(logits, params, 200)):
         assert wanted[token] > 0
 
 

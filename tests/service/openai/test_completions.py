@@ -48,6 +48,14 @@ def test_a_stream_gives_the_same_text_and_its_usage(client, model):
     assert last.usage.completion_tokens == 20
 
 
+def test_every_chunk_may_say_what_has_been_used_so_far(client):
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    stream = client.completions.create(
+        model=MODEL, prompt="hello", max_tokens=5, temperature=0, stream=True, stream_options=options
+    )
+    assert [chunk.usage.completion_tokens for chunk in stream] == [1, 2, 3, 4, 5, 5]
+
+
 def test_concurrent_streams_say_what_each_says_alone(client, model):
     def ask(prompt: str) -> str:
         stream = client.completions.create(
