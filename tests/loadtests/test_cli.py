@@ -70,7 +70,9 @@ def test_a_wrong_input_is_one_line_and_exit_code_2(serve, scenario_file, text, o
 
 def interrupt(server, requests, *arguments):
     """The command in a process of its own, sent a Ctrl-C once so many requests have arrived."""
-    program = [sys.executable, "-c", "from loadtests.cli import app; app()"]
+    # Whoever is started in the background of a shell inherits that interrupts are ignored.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = [sys.executable, "-c", f"{heed}; from loadtests.cli import app; app()"]
     process = subprocess.Popen(
         [*program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -27,7 +27,8 @@ def test_a_servers_own_count_is_read_before_and_after(serve, scenario):
     assert result.server.scrapes >= 2
     (found,) = result.server.reconciled
     assert (found.clients, found.server, found.agree) == (10, 10, True)
-    assert result.server.processes == 1
+    # The fake server is this very process, and other tests may have left it children.
+    assert result.server.processes >= 1
     assert result.server.memory_bytes > 0
 
 

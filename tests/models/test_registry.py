@@ -30,7 +30,8 @@ def test_a_name_is_taken_once() -> None:
 def test_fingerprints_and_the_register_load_no_torch() -> None:
     script = (
         "import sys; from models import registry; from models.sources import source_fingerprint;"
-        "[source_fingerprint(f'zoo:{name}', None, 0) for name in registry.names()];"
+        "here = [n for n in registry.names() if registry.get(n).dataset != 'cora'];"
+        "[source_fingerprint(f'zoo:{name}', None, 0) for name in here];"
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
