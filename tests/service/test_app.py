@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -30,8 +31,8 @@ class Failing:
     def __init__(self, model: TextModel) -> None:
         self.steps, self._model = 0, model
 
-    def scheduler(self, slots: int) -> "Failing":
-        self._scheduler: Scheduler = self._model.scheduler(slots)
+    def scheduler(self, slots: int, **options: Any) -> "Failing":
+        self._scheduler: Scheduler = self._model.scheduler(slots, **options)
         return self
 
     def step(self) -> list[TokenEvent]:
@@ -95,7 +96,7 @@ def test_one_too_many_is_refused_at_once_and_told_when_to_come_back(model):
 
 def test_readiness_is_false_while_an_engine_is_out_of_order(model):
     class Homeless(Failing):
-        def scheduler(self, slots: int) -> "Failing":
+        def scheduler(self, slots: int, **options: Any) -> "Failing":
             raise MemoryError
 
     async def test(client: httpx.AsyncClient) -> None:
