@@ -17,6 +17,8 @@ from loadtests.client import Client, Ready
 from loadtests.dialects.exchange import Answer, Call
 from loadtests.pacing import now
 
+# Seconds. A server counts a request when it is done with it, which is after the client has read the answer.
+SETTLE_S = 0.1
 # Seconds. A scrape costs a server a millisecond or a few.
 INTERVAL_S = 2.0
 SCRAPE_TIMEOUT_S = 2.0
@@ -75,6 +77,7 @@ async def watching(
             await task
         _use(processes, observed)
         with suppress(asyncio.CancelledError):
+            await asyncio.sleep(SETTLE_S if scrape else 0)
             await _scrape(client, scrape, observed)
 
 
