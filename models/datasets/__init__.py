@@ -16,8 +16,8 @@ from runtime.suggest import nearest
 __all__ = ["IGNORED", "Dataset", "Split", "View", "dataset_fingerprint", "load_dataset"]
 
 # Each module has `fingerprint() -> str` and `open_dataset(view) -> Dataset`.
-_NAMES = ("cora", "digits", "drawings", "packages", "scenes", "sst2", "stdlib", "sts")
-_REGISTERED = {name: f"models.datasets.{name}" for name in _NAMES}
+_NAMES = ("code_tokens", "cora", "digits", "drawings", "packages", "scenes", "sst2", "stdlib", "sts")
+_REGISTERED = {name.replace("_", "-"): f"models.datasets.{name}" for name in _NAMES}
 
 
 def load_dataset(reference: str, view: View | None = None) -> Dataset:
