@@ -37,5 +37,6 @@ def _recurrent(name: str, parameters: int, source: str) -> None:
     )
 
 
+_recurrent("rnn", 592_906, "Elman, Finding structure in time, 1990")
 _recurrent("lstm", 791_050, "Hochreiter and Schmidhuber, Long short-term memory, 1997")
 _recurrent("gru", 725_002, "Cho et al., Learning phrase representations, arXiv:1406.1078, 2014")
