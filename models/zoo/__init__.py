@@ -5,6 +5,7 @@ Importing this registers every member and loads no torch. Adding one is a networ
 """
 
 from models.zoo.catalog import (
+    contextual,
     convolutional,
     decoders,
     detection,
@@ -17,6 +18,7 @@ from models.zoo.catalog import (
 )
 
 __all__ = [
+    "contextual",
     "convolutional",
     "decoders",
     "detection",
