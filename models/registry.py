@@ -55,11 +55,14 @@ class Pretraining:
     """A training before the member's own, on the same training split.
 
     `pretext` ("module:function") takes the fresh module, the data set and the seed, and returns a module that
-    holds it (with whatever heads the pretext needs) and the objective to train that by.
+    holds it (with whatever heads the pretext needs) and the objective to train that by. Where `teacher` names
+    a member, the pretext takes that one, trained, as `teacher`.
     """
 
     pretext: str
     training: TrainingRecipe
+    # Not in the text that is hashed: the teacher's own fingerprint is.
+    teacher: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from models.datasets import Dataset, View, dataset_fingerprint, load_dataset
 from models.errors import SourceError, StorageError
-from models.registry import ModelSpec, TrainingRecipe
+from models.registry import ModelSpec, TrainingRecipe, get
 from models.storage import code_digest, digest, file_digest, home, versions, write_atomically
 
 if TYPE_CHECKING:
@@ -57,9 +57,20 @@ class Member:
         places = (spec.build, spec.initialise, spec.objective, pretext)
         modules = [place.partition(":")[0] for place in places if place]
         own = (spec.processing,) if spec.processing else ()
-        settings = (spec.recipe(self.full), spec.pretraining, dict(spec.config), places, self.seed, *own)
-        parts = (code_digest([*_CODE, *modules]), repr(settings), repr(versions(_LIBRARIES)))
+        taught = (self.teacher.fingerprint,) if self.teacher else ()
+        settings = (spec.recipe(self.full), spec.pretraining, dict(spec.config), places, self.seed)
+        parts = (
+            code_digest([*_CODE, *modules]),
+            repr((*settings, *own, *taught)),
+            repr(versions(_LIBRARIES)),
+        )
         return digest(*parts, dataset_fingerprint(spec.dataset))
+
+    @property
+    def teacher(self) -> Member | None:
+        """The member, by the same seed, that this one learns from, if any."""
+        pretraining = self.spec.pretraining
+        return Member(get(pretraining.teacher), self.seed) if pretraining and pretraining.teacher else None
 
     @property
     def folder(self) -> Path:
@@ -156,7 +167,8 @@ def _pretrain(member: Member, module: nn.Module, dataset: Dataset) -> TrainingRe
     """Train `module` by its pretext, in place. What that adds to the module is dropped afterwards."""
     pretraining = member.spec.pretraining
     assert pretraining is not None
-    whole, objective = _function(pretraining.pretext)(module, dataset, member.seed)
+    taught = {"teacher": member.teacher.obtain()[0]} if member.teacher else {}
+    whole, objective = _function(pretraining.pretext)(module, dataset, member.seed, **taught)
     path = member.folder / PRETRAINING
     return _run(member, "pretraining", whole, objective, pretraining.training, dataset, path)
 
