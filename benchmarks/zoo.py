@@ -21,7 +21,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "zoo.md"
 BEGIN, END = "<!-- benchmarks/zoo.py -->\n", "<!-- end -->"
 COLUMNS = (
     *("member", "parameters", "data", "metric", "floor", "float32", "int8"),
-    *("float32 KiB", "int8 KiB", "float32 ms", "int8 ms", "training s"),
+    *("float32 KiB", "int8 KiB", "float32 ms", "int8 ms", "training s", "float32 also"),
 )
 HEADER = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
 # Convolutions want calibrated activations; everything else takes them as they come.
@@ -51,6 +51,7 @@ def _row(name: str) -> str:
         f"{record['floor_value']:.3g}",
         *_figures(result),
         f"{record['seconds'] + (record['pretraining'] or {}).get('seconds', 0):.0f}",
+        ", ".join(f"{metric} {value:.4g}" for metric, value in record["also"].items()),
     ]
     return f"| {' | '.join(cells)} |"
 

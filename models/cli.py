@@ -97,6 +97,7 @@ def _row(spec: ModelSpec, seed: int) -> dict[str, Any]:
 def _details(spec: ModelSpec, seed: int) -> dict[str, Any]:
     from dataclasses import asdict
 
+    answered = _sample(spec, seed)  # before the records: it may add to them
     records = _records(spec, seed)
     shown = {kind: {key: record[key] for key in record if key != "curve"} for kind, record in records.items()}
     recipes = {"training": asdict(spec.training), "full": asdict(spec.full) if spec.full else None}
@@ -106,7 +107,7 @@ def _details(spec: ModelSpec, seed: int) -> dict[str, Any]:
         "config": dict(spec.config),
         "full_floor": spec.full_floor,
     }
-    return _row(spec, seed) | about | recipes | {"trained": shown} | _sample(spec, seed)
+    return _row(spec, seed) | about | recipes | {"trained": shown} | answered
 
 
 def _sample(spec: ModelSpec, seed: int) -> dict[str, Any]:
@@ -161,8 +162,9 @@ def _print_details(details: Mapping[str, Any]) -> None:
 
 def _trained_line(record: Mapping[str, Any]) -> str:
     figure = f"{record['metric']} {record['value']:.4g} (floor: {_floor(record)})"
+    also = "".join(f", {metric} {value:.4g}" for metric, value in record["also"].items())
     spent = f"{record['steps']} steps, {record['seconds']:.0f} s"
-    return f"{record['name']}: {figure}, {spent}, in {record['folder']}"
+    return f"{record['name']}: {figure}{also}, {spent}, in {record['folder']}"
 
 
 def _floor(record: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Average precision as COCO defines it, in two steps: what one image's boxes are worth, then all of them.
+"""Average precision as COCO defines it, and the overlap of boxes, in two steps: one image's, then all.
 
 The first gives a row of fixed length an image, so that a bootstrap can draw images without running the
 detector again. The trade-off: an image keeps its KEPT likeliest boxes, far more than it has objects.
@@ -41,6 +41,22 @@ def mean_average_precision(rows: Array, thresholds: Array = THRESHOLDS) -> float
         for column in columns
     ]
     return float(np.mean(figures))
+
+
+def overlap_rows(output: Array, targets: Array) -> Array:
+    """How well what is answered lies on what is there, float64 [batch, 2], for an IoU that needs no scores.
+
+    Each image's sum over its objects of the IoU with the best box of the object's class (0 where none is
+    answered, by the default suppression), and the number of its objects.
+    """
+    found = detect(output, Suppression())
+    rows = [_overlapped(boxes, rows[rows[:, 0] >= 0]) for boxes, rows in zip(found, targets, strict=True)]
+    return np.array(rows, np.float64)
+
+
+def _overlapped(found: Detections, real: Array) -> tuple[float, int]:
+    overlaps = intersection_over_union(found.boxes, real[:, 1:]) * (found.classes[:, None] == real[:, 0])
+    return float(overlaps.max(0, initial=0).sum()), len(real)
 
 
 def _row(found: Detections, targets: Array, classes: int) -> Array:

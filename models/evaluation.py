@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models.datasets.dataset import IGNORED, Array, Dataset, Split
-from models.detection import match_rows, mean_average_precision
+from models.detection import match_rows, mean_average_precision, overlap_rows
 from models.drawing import drawing_rows, intra_class_distance
 from models.errors import DataError
 from runtime.drawing import denoise
@@ -59,11 +59,11 @@ def evaluate(
     """Score `predict` on every row of `split`, `batch_size` targets at a time.
 
     The first output is judged. "accuracy" takes logits [B, classes]; "token-accuracy" [B, S, classes];
-    "node-accuracy" [B, nodes, classes]; "mean-iou" [B, height, width, classes]; "mean-average-precision" and
-    "-50" detections as `models.detection` has them; "intra-class-frechet" drawings as `models.drawing` has
-    them; "reconstruction-error" images like the targets; "perplexity" [B, S, vocabulary]; "spearman" vectors
-    [B, width], or token vectors [B, S, width] together with the TextProcessing that says how to pool them.
-    Raises DataError when the split has no targets.
+    "node-accuracy" [B, nodes, classes]; "mean-iou" [B, height, width, classes]; "mean-average-precision",
+    "-50" and "box-iou" detections as `models.detection` has them; "intra-class-frechet" drawings as
+    `models.drawing` has them; "reconstruction-error" images like the targets; "perplexity"
+    [B, S, vocabulary]; "spearman" vectors [B, width], or token vectors [B, S, width] together with the
+    TextProcessing that says how to pool them. Raises DataError when the split has no targets.
     """
     if split.targets is None:
         raise DataError(f"the data has no labels, and {metric} needs them; give data with labels")
@@ -200,6 +200,7 @@ _METRICS = {
     "mean-average-precision-50": _Metric(
         match_rows, lambda scores: mean_average_precision(scores, np.array([0.5])), True
     ),
+    "box-iou": _Metric(overlap_rows, lambda scores: float(scores[:, 0].sum() / scores[:, 1].sum()), True),
     "intra-class-frechet": _Metric(drawing_rows, intra_class_distance, False),
     "reconstruction-error": _Metric(
         _unexplained, lambda scores: float(scores[:, 0].sum() / scores[:, 1].sum()), False

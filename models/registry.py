@@ -71,12 +71,12 @@ class ModelSpec:
 
     `build` is "module:function"; the function takes `config` as keywords and returns a fresh torch module.
     `floor` is what the trained member must reach on the validation split: a figure of `metric`, or the name
-    of a baseline ("bigram", "trigram") computed on the same split. `full` is the recipe of `--full`, where
-    the short one does not already train to completion. `initialise` ("module:function") takes the fresh
-    module and the training split, for weights that start from the data's statistics. `objective`
-    ("module:function", (module, batch) -> loss) replaces the task's own, and `processing` the data set's.
-    `tiny` overrides `config` for the smallest network of the same design, which no one trains: it is what
-    tests build and export in a second.
+    of a baseline ("bigram", "trigram") computed on the same split. `also` are metrics that are reported
+    beside it and decide nothing. `full` is the recipe of `--full`, where the short one does not already train
+    to completion. `initialise` ("module:function") takes the fresh module and the training split, for weights
+    that start from the data's statistics. `objective` ("module:function", (module, batch) -> loss) replaces
+    the task's own, and `processing` the data set's. `tiny` overrides `config` for the smallest network of the
+    same design, which no one trains: it is what tests build and export in a second.
     """
 
     name: str
@@ -94,6 +94,7 @@ class ModelSpec:
     pretraining: Pretraining | None = None
     processing: Processing | None = None
     outputs: tuple[str, ...] = ("logits",)
+    also: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     tiny: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     full: TrainingRecipe | None = None

@@ -41,7 +41,7 @@ def detect(output: Array, settings: Suppression) -> list[Detections]:
 def _detect(rows: Array, settings: Suppression) -> Detections:
     logits = rows[:, 4:]
     classes = logits.argmax(-1)
-    scores = 1 / (1 + np.exp(-logits.max(-1)))
+    scores = np.exp(-np.logaddexp(0, -logits.max(-1)))
     likely = np.flatnonzero(scores >= settings.score)
     order = likely[np.argsort(-scores[likely], kind="stable")]
     kept = order[_suppress(rows[order, :4], classes[order], settings)]

@@ -26,6 +26,7 @@ from models.storage import code_digest, digest, file_digest, home, versions, wri
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.evaluation import Evaluation
     from models.training import Objective, TrainingResult
 
 WEIGHTS, RECORD, CHECKPOINT = "model.safetensors", "training.json", "checkpoint.safetensors"
@@ -78,7 +79,7 @@ class Member:
         return home() / "zoo" / f"{self.spec.name}-{self.fingerprint[:12]}"
 
     def record(self) -> dict[str, Any] | None:
-        """Its training record: recipe, curve, seconds, metric, baselines; None when it is not trained."""
+        """Its training record: recipe, curve, seconds, metrics, baselines; None when it is not trained."""
         path = self.folder / RECORD
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
@@ -91,7 +92,10 @@ class Member:
                     _train(self, dataset)
         record = self.record()
         assert record is not None
-        return _load(self, record), dataset, record
+        module = _load(self, record)
+        if record.get("also", {}).keys() != set(self.spec.also):
+            record = _judged_further(self, module, dataset, record)
+        return module, dataset, record
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -194,14 +198,11 @@ def _run(
 
 
 def _judged(member: Member, module: nn.Module, dataset: Dataset) -> dict[str, Any]:
-    """The metric on the validation split, beside the floor and the baselines it is compared with."""
-    from models.evaluation import evaluate, torch_predict
+    """The metrics on the validation split, beside the floor and the baselines it is compared with."""
     from models.ngram import baselines
 
     spec, floor = member.spec, member.spec.floor_of(member.full)
-    names = tuple(dataset.validation.inputs)
-    predict = torch_predict(module, names, spec.outputs, dataset.processing)
-    evaluation = evaluate(predict, dataset.validation, spec.metric, EVALUATION_BATCH, dataset.processing)
+    evaluation = _evaluated(spec, module, dataset, spec.metric)
     figures = baselines(dataset) if isinstance(floor, str) else {}
     wanted = figures[floor] if isinstance(floor, str) else floor
     value = evaluation.value()
@@ -213,7 +214,29 @@ def _judged(member: Member, module: nn.Module, dataset: Dataset) -> dict[str, An
         "floor_value": wanted,
         "reached_floor": reached,
         "baselines": figures,
+        "also": _also(spec, module, dataset),
     }
+
+
+def _judged_further(
+    member: Member, module: nn.Module, dataset: Dataset, record: dict[str, Any]
+) -> dict[str, Any]:
+    """The record with the figures of `also` as the spec names them now. The weights do not hang on them."""
+    record = {**record, "also": _also(member.spec, module, dataset)}
+    write_atomically(member.folder / RECORD, json.dumps(record, indent=2).encode())
+    return record
+
+
+def _also(spec: ModelSpec, module: nn.Module, dataset: Dataset) -> dict[str, float]:
+    return {metric: _evaluated(spec, module, dataset, metric).value() for metric in spec.also}
+
+
+def _evaluated(spec: ModelSpec, module: nn.Module, dataset: Dataset, metric: str) -> Evaluation:
+    from models.evaluation import evaluate, torch_predict
+
+    names = tuple(dataset.validation.inputs)
+    predict = torch_predict(module, names, spec.outputs, dataset.processing)
+    return evaluate(predict, dataset.validation, metric, EVALUATION_BATCH, dataset.processing)
 
 
 def _load(member: Member, record: dict[str, Any]) -> nn.Module:

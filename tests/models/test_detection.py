@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.datasets.dataset import Array
-from models.detection import match_rows, mean_average_precision
+from models.detection import match_rows, mean_average_precision, overlap_rows
 from runtime.detection import intersection_over_union
 
 RNG = np.random.default_rng(0)
@@ -99,3 +99,12 @@ def test_an_object_counts_once() -> None:
         candidates((left, 0, 3.0), (right, 0, 2.0), (there, 0, 1.0)), target((0, *here), (0, *there))
     )
     assert mean_average_precision(rows, HALF) == pytest.approx((51 + 50 * 2 / 3) / 101)
+
+
+def test_overlap_is_of_the_best_answered_box_of_an_objects_class() -> None:
+    here, half, there = (0.0, 0.0, 0.2, 0.2), (0.0, 0.0, 0.2, 0.1), (0.5, 0.5, 0.9, 0.9)
+    targets = target((0, *here), (1, *there), (2, *there))
+    found = candidates((half, 0, 3.0), (there, 1, 3.0), (there, 2, -5.0))
+    assert overlap_rows(found, targets) == pytest.approx(np.array([[1.5, 3]]))
+    assert overlap_rows(candidates((here, 1, 3.0)), targets).tolist() == [[0, 3]]
+    assert overlap_rows(found, target()).tolist() == [[0, 0]]

@@ -19,6 +19,7 @@ def _detector(name: str, parameters: int, source: str) -> None:
             objective="models.zoo.detection:detection_loss",
             dataset="scenes",
             metric="mean-average-precision-50",
+            also=("mean-average-precision", "box-iou"),
             floor=0.8,
             training=_RECIPE,
             parameters=parameters,

@@ -43,6 +43,15 @@ def test_a_cached_member_is_not_trained_again(member: Member) -> None:
     assert (member.folder / WEIGHTS).stat().st_mtime_ns == written
 
 
+def test_a_metric_named_later_is_judged_without_training_again(member: Member) -> None:
+    _, _, before = member.obtain()
+    assert before["also"] == {}
+    further = Member(replace(member.spec, also=("accuracy",)))
+    _, _, record = further.obtain()
+    assert further.folder == member.folder
+    assert record == {**before, "also": {"accuracy": before["value"]}} == member.record()
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_damaged_weights_are_named_and_not_replaced(member: Member, damage: str) -> None:
     member.obtain()
