@@ -25,7 +25,7 @@ COLUMNS = (
 )
 HEADER = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
 # Convolutions want calibrated activations; everything else takes them as they come.
-STATIC = {"convolutional", "segmentation", "detection", "generative"}
+STATIC = {"convolutional", "segmentation", "detection", "generative", "multimodal"}
 
 
 def main() -> None:

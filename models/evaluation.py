@@ -216,6 +216,7 @@ _METRICS = {
 }
 _TASK_METRICS = {
     "image-classification": "accuracy",
+    "zero-shot-image-classification": "accuracy",
     "text-classification": "accuracy",
     "token-classification": "token-accuracy",
     "text-generation": "perplexity",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from runtime.captions import captions_of, rank_captions
 from runtime.detection import Detections, detect
 from runtime.drawing import drawn, restored
 from runtime.manifest import ImageProcessing, Processing, Suppression, Task, TextProcessing
@@ -23,7 +24,8 @@ Answer = dict[str, Any]
 class Run:
     """One batch that went through a model: its tensors by name, and what the model says of itself.
 
-    `tokenizer` is there where the processing has one.
+    `tokenizer` is there where the processing has one; `items` where the answer depends on what was asked
+    beyond the tensors.
     """
 
     task: Task
@@ -32,6 +34,7 @@ class Run:
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
     tokenizer: Tokenizer | None = None
+    items: Sequence[Any] = ()
 
     @property
     def first(self) -> Array:
@@ -46,6 +49,15 @@ def answer(run: Run) -> list[Answer]:
 
 def _classes(run: Run) -> list[Answer]:
     return classify(run.first, run.labels)
+
+
+def _captions(run: Run) -> list[Answer]:
+    """As classes, each row over the captions that were sent with its image, or over the model's own."""
+    items = run.items or [None] * len(run.first)
+    return [
+        rank_captions(logits, captions_of(item, run.labels))
+        for logits, item in zip(run.first, items, strict=True)
+    ]
 
 
 def _tokens(run: Run) -> list[Answer]:
@@ -128,6 +140,7 @@ def _tensors(run: Run) -> list[Answer]:
 
 _TASKS: Mapping[str, Callable[[Run], list[Answer]]] = {
     "image-classification": _classes,
+    "zero-shot-image-classification": _captions,
     "text-classification": _classes,
     "token-classification": _tokens,
     "embedding": _vectors,

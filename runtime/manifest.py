@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Task = Literal[
     "image-classification",
+    "zero-shot-image-classification",
     "text-classification",
     "token-classification",
     "embedding",
@@ -102,6 +103,18 @@ class TextProcessing(Frozen):
     normalize: bool = False
 
 
+class CaptionedProcessing(Frozen):
+    """An image goes in beside captions, and each caption is answered for; the bundle's labels by default.
+
+    The image becomes `pixel_values` as `image` says; its captions input_ids and attention_mask, int64
+    [batch, captions, max_length of `text`], padded to that length.
+    """
+
+    kind: Literal["captioned"] = "captioned"
+    image: ImageProcessing
+    text: TextProcessing
+
+
 class GenerationProcessing(Frozen):
     """A prompt becomes tokens, and generation ends at any of `eos_ids`.
 
@@ -151,6 +164,7 @@ Processing = Annotated[
     TensorProcessing
     | ImageProcessing
     | TextProcessing
+    | CaptionedProcessing
     | GenerationProcessing
     | GraphProcessing
     | DrawingProcessing,

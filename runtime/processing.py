@@ -121,7 +121,14 @@ def softmax(logits: Array) -> Array:
 def classify(logits: Array, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Logits [batch, classes] as one `{label, probability, scores}` a row."""
     names = labels or [str(index) for index in range(logits.shape[-1])]
-    return [_label(row, names) for row in softmax(logits)]
+    return [label_one(row, names) for row in softmax(logits)]
+
+
+def label_one(probabilities: Array, names: Sequence[str]) -> dict[str, Any]:
+    """Probabilities [classes] of one example as `{label, probability, scores}`."""
+    best = int(probabilities.argmax())
+    scores = {name: float(value) for name, value in zip(names, probabilities, strict=True)}
+    return {"label": names[best], "probability": scores[names[best]], "scores": scores}
 
 
 def tag_tokens(
@@ -149,12 +156,6 @@ def png(pixels: Array) -> str:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()
-
-
-def _label(probabilities: Array, names: Sequence[str]) -> dict[str, Any]:
-    best = int(probabilities.argmax())
-    scores = {name: float(value) for name, value in zip(names, probabilities, strict=True)}
-    return {"label": names[best], "probability": scores[names[best]], "scores": scores}
 
 
 def _image_tensor(image: Image.Image | bytes, processing: ImageProcessing) -> Array:

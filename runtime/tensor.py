@@ -15,10 +15,12 @@ from tokenizers import Tokenizer
 from runtime import processing as proc
 from runtime.answers import Run, answer
 from runtime.bundle import Bundle
+from runtime.captions import Captioned, encode_captioned
 from runtime.drawing import denoise, encode_requests
 from runtime.errors import InputError
 from runtime.graphs import batch_graphs, own_nodes
 from runtime.manifest import (
+    CaptionedProcessing,
     DrawingProcessing,
     FeedForwardGraph,
     GraphProcessing,
@@ -68,12 +70,13 @@ class TensorModel:
         return dict(zip(self._outputs, outputs, strict=True))
 
     def predict(
-        self, items: Sequence[Image | bytes | str | Array | Mapping[str, Any]]
+        self, items: Sequence[Image | bytes | str | Array | Captioned | Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         """Answers in the task's own words, one for each item.
 
-        As the bundle's processing says, an item is an image (or its encoded bytes), a text, a label to draw
-        (see `runtime.drawing`), a graph (see `runtime.graphs`), or one example's tensor.
+        As the bundle's processing says, an item is an image (or its encoded bytes), one with captions (see
+        `runtime.captions`), a text, a label to draw (see `runtime.drawing`), a graph (see `runtime.graphs`),
+        or one example's tensor.
         """
         inputs = self.encode(items)
         return self.answers(self.run(inputs), inputs, items)
@@ -92,6 +95,8 @@ class TensorModel:
     @cached_property
     def _tokenizer(self) -> Tokenizer | None:
         processing = self.manifest.processing
+        if isinstance(processing, CaptionedProcessing):
+            processing = processing.text
         if not isinstance(processing, TextProcessing):
             return None
         return proc.load_tokenizer(self.bundle.file(processing.tokenizer))
@@ -112,6 +117,9 @@ class TensorModel:
             else:
                 encoded = proc.encode_texts(self._tokenizer, items, processing)
             return {name: encoded[name] for name in names}
+        if isinstance(processing, CaptionedProcessing):
+            assert self._tokenizer is not None
+            return encode_captioned(items, processing, self._tokenizer, self.manifest.labels)
         if isinstance(processing, DrawingProcessing):
             return encode_requests(items, processing, self.manifest.labels)
         if isinstance(processing, GraphProcessing):
@@ -120,17 +128,14 @@ class TensorModel:
             raise InputError("the batch is empty; send at least one tensor")
         return {names[0]: np.stack([np.asarray(item) for item in items])}
 
-    def decode(self, outputs: Mapping[str, Array], inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
-        """The graph's outputs as answers in the task's own words, one for each row of `inputs`."""
-        about = self.manifest
-        run = Run(about.task, about.processing, about.labels, inputs, outputs, self._tokenizer)
-        return answer(run)
-
     def answers(
         self, outputs: Mapping[str, Array], inputs: Mapping[str, Array], items: Sequence[Any]
     ) -> list[dict[str, Any]]:
-        """`decode`, without what a batch of graphs was padded with."""
-        decoded = self.decode(outputs, inputs)
+        """The graph's outputs in the task's own words, one for each item, without what padded a batch."""
+        about = self.manifest
+        decoded = answer(
+            Run(about.task, about.processing, about.labels, inputs, outputs, self._tokenizer, items)
+        )
         return own_nodes(decoded, items) if self.manifest.processing.kind == "graph" else decoded
 
 

@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any
 
 from runtime.errors import InputError, ModelpressError
-from runtime.manifest import ImageProcessing, Manifest
+from runtime.manifest import CaptionedProcessing, ImageProcessing, Manifest
 from runtime.processing import Array
 from runtime.tensor import TensorModel
 from service import context, metrics, shadow
@@ -103,7 +103,7 @@ class Batcher:
 
     async def predict(self, items: Sequence[Any]) -> list[dict[str, Any]]:
         """Answers in the task's own words, one for each item; `TensorModel.predict`, in company."""
-        if isinstance(self.manifest.processing, ImageProcessing):
+        if isinstance(self.manifest.processing, ImageProcessing | CaptionedProcessing):
             inputs = await self._pool.run(self.model.encode, items)
         else:
             inputs = self.model.encode(items)

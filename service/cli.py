@@ -174,7 +174,7 @@ def _greeting(url: str, models: Sequence[dict[str, Any]], as_json: bool) -> str:
 def _example(url: str, model: dict[str, Any]) -> str:
     """A curl line that the first model answers."""
     tag, kind = model["name"], model["processing"]
-    if kind == "image":
+    if kind in ("image", "captioned"):
         return f"curl {url}/predict/{tag} --data-binary @image.png"
     path, body = f"/predict/{tag}", {"text": "What a lovely day"}
     if kind == "generation":

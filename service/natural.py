@@ -1,8 +1,9 @@
 """What a person has, and an answer in the task's words: a sentence, an image, some numbers.
 
 `POST /predict/{model}` takes an image file as the body, a form with files, a plain list or sentence as JSON,
-or JSON with one of `text`, `image` (base64), `pixels`, `graph`, `tensor`. It never fetches what a request
-points at. In a batch one bad item gets an error of its own and costs the others nothing.
+or JSON with one of `text`, `image` (base64), `pixels`, `graph`, `tensor`; where the model compares images
+with captions, `text` may go beside an image. It never fetches what a request points at. In a batch one bad
+item gets an error of its own and costs the others nothing.
 """
 
 import base64
@@ -15,8 +16,15 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from runtime.captions import Captioned, check_captions
 from runtime.errors import InputError
-from runtime.manifest import DrawingProcessing, GraphProcessing, ImageProcessing, TextProcessing
+from runtime.manifest import (
+    CaptionedProcessing,
+    DrawingProcessing,
+    GraphProcessing,
+    ImageProcessing,
+    TextProcessing,
+)
 from runtime.tensor import TensorModel
 from service.batcher import Batcher
 from service.body import Body, complaint
@@ -33,6 +41,7 @@ class Question(Body):
 
     `pixels` is one image, rows of grey values or of RGB triples from 0 to 255; `tensor` is one example.
     `graph` is `{features: a row for each node, edges: [[source, target], ...]}`, nodes numbered from 0.
+    Beside an image, `text` is the captions to choose from.
     """
 
     text: str | list[str] | None = None
@@ -111,18 +120,20 @@ async def _uploaded(request: Request, model: TensorModel) -> Items:
         fields = form.multi_items()
         files = [await field.read() for _, field in fields if isinstance(field, UploadFile)]
         texts = [field for name, field in fields if isinstance(field, str) and name == "text"]
-    if len(files) + len(texts) != len(fields) or (files and texts) or not fields:
+    if len(files) + len(texts) != len(fields) or not fields:
         raise InvalidRequest("send files, or fields called 'text', and nothing else in the form")
-    if ("image" if files else "text") not in _fields(model):
+    captions = texts if files and texts else None
+    if ("image" if files else "text") not in _fields(model) or (captions and not _takes_captions(model)):
         raise _wrong_kind(model)
-    return Items(files or texts, batch=len(fields) > 1)
+    items = Items(files or texts, batch=len(files or texts) > 1)
+    return items if captions is None else _captioned(items, captions)
 
 
 def _parsed(model: TensorModel, body: bytes, content_type: str) -> Items:
     # Clients send files under all sorts of types; JSON announces itself.
     if content_type.startswith("application/json") or body.lstrip()[:1] in (b"{", b"[", b'"', b""):
         return _items(model, _question(model, body))
-    if not isinstance(model.manifest.processing, ImageProcessing):
+    if "image" not in _fields(model):
         raise _wrong_kind(model)
     return Items([body])
 
@@ -142,6 +153,9 @@ def _question(model: TensorModel, body: bytes) -> Question:
 
 
 def _items(model: TensorModel, question: Question) -> Items:
+    if question.text is not None and _takes_captions(model):
+        alone = question.model_copy(update={"text": None})
+        return _captioned(_items(model, alone), question.text)
     given = [name for name, value in question if value is not None]
     wanted = _fields(model)
     if len(given) != 1 or given[0] not in wanted:
@@ -154,9 +168,20 @@ def _items(model: TensorModel, question: Question) -> Items:
     return Items(read, batch=isinstance(value, list))
 
 
+def _captioned(items: Items, captions: str | list[str]) -> Items:
+    """Every image that could be read, beside the same captions."""
+    checked = check_captions(captions)
+    values = [value if isinstance(value, InputError) else Captioned(value, checked) for value in items.values]
+    return Items(values, items.batch)
+
+
+def _takes_captions(model: TensorModel) -> bool:
+    return isinstance(model.manifest.processing, CaptionedProcessing)
+
+
 def _fields(model: TensorModel) -> tuple[str, ...]:
     processing = model.manifest.processing
-    if isinstance(processing, ImageProcessing):
+    if isinstance(processing, ImageProcessing | CaptionedProcessing):
         return ("image", "pixels")
     if isinstance(processing, GraphProcessing):
         return ("graph",)

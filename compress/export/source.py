@@ -14,6 +14,7 @@ from compress.artifact import GraphArtifact
 from compress.errors import ExportError
 from models.sources.source import SourceModel
 from runtime.manifest import (
+    CaptionedProcessing,
     DecoderGraph,
     FeedForwardGraph,
     GenerationProcessing,
@@ -68,9 +69,11 @@ def _export_feedforward(source: SourceModel, folder: Path) -> tuple[GraphArtifac
 
 
 def _ragged(processing: Processing) -> bool | Mapping[str, str]:
-    """Which inputs have a second axis of any length: texts, and the nodes and edges of graphs."""
+    """Which inputs have a second axis of any length: texts, captions, and the nodes and edges of graphs."""
     if isinstance(processing, GraphProcessing):
         return {"features": "nodes", "edges": "edges"}
+    if isinstance(processing, CaptionedProcessing):
+        return {"input_ids": "captions", "attention_mask": "captions"}
     return isinstance(processing, TextProcessing)
 
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runtime.errors import InputError
-from runtime.manifest import ImageProcessing, Manifest, TextProcessing
+from runtime.manifest import CaptionedProcessing, ImageProcessing, Manifest, TextProcessing
 from runtime.processing import Array
 from runtime.suggest import nearest
 from service.batcher import Batcher
@@ -63,7 +63,8 @@ async def _tensors(catalog: Catalog, model: Batcher, inputs: dict[str, Array]) -
     if not any(tensor.dtype.hasobject for tensor in inputs.values()):
         return inputs
     processing = model.manifest.processing
-    if len(inputs) != 1 or not isinstance(processing, ImageProcessing | TextProcessing):
+    readable = isinstance(processing, CaptionedProcessing | ImageProcessing | TextProcessing)
+    if len(inputs) != 1 or not readable:
         raise InputError(f"{model.manifest.tag} takes BYTES as its only input, and only texts or images")
     (given,) = inputs.values()
     items = texts(given) if isinstance(processing, TextProcessing) else list(given.ravel())

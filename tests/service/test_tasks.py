@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from runtime.bundle import write_bundle
 from runtime.manifest import (
+    CaptionedProcessing,
     FeedForwardGraph,
     GraphProcessing,
     ImageProcessing,
@@ -62,7 +63,7 @@ def write(
     )
     files = {"model.onnx": folder / f"{task}.onnx"}
     onnx.save(model, files["model.onnx"])
-    if isinstance(processing, TextProcessing):
+    if isinstance(processing, TextProcessing | CaptionedProcessing):
         files["tokenizer.json"] = folder / "tokenizer.json"
     manifest = Manifest(
         name=task,
@@ -166,13 +167,38 @@ def write_graph_net(folder: Path) -> Path:
     )
 
 
+def write_matcher(folder: Path) -> Path:
+    """The more `ada` and the less `here` a caption has, the better it fits a bright image, and a dark one
+    the other way round."""
+    nodes = [
+        constant("table", [0, 6, 0, -6]),
+        helper.make_node("Gather", ["table", "input_ids"], ["words"]),
+        constant("last", [2], np.int64),
+        helper.make_node("ReduceSum", ["words", "last"], ["caption"], keepdims=0),
+        constant("rest", [2, 3], np.int64),
+        helper.make_node("ReduceMean", ["pixel_values", "rest"], ["brightness"], keepdims=0),
+        constant("half", 0.5),
+        helper.make_node("Sub", ["brightness", "half"], ["image"]),
+        helper.make_node("Mul", ["caption", "image"], ["logits"]),
+    ]
+    inputs = (
+        spec("pixel_values", "float32", "batch", 1, 2, 2),
+        spec("input_ids", "int64", "batch", "captions", 4),
+        spec("attention_mask", "int64", "batch", "captions", 4),
+    )
+    output = spec("logits", "float32", "batch", "captions")
+    processing = CaptionedProcessing(image=IMAGE, text=TextProcessing(max_length=4))
+    labels = ("ada", "here")
+    return write(folder, "zero-shot-image-classification", nodes, inputs, output, processing, labels)
+
+
 @pytest.fixture(scope="module")
 def http(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("tasks")
     tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[pad]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
-    writers = (write_tagger, write_embedder, write_segmenter, write_detector, write_graph_net)
+    writers = (write_tagger, write_embedder, write_segmenter, write_detector, write_graph_net, write_matcher)
     with serve(*[str(writer(folder)) for writer in writers]) as server:
         yield server.http
 
@@ -220,6 +246,60 @@ def test_an_images_objects_are_found_once(http):
     assert cup["label"] == "cup"
     np.testing.assert_allclose(cup["box"], [0.1, 0.1, 0.5, 0.5], rtol=1e-6)
     assert dark == {"objects": []}
+
+
+MATCH: Task = "zero-shot-image-classification"
+BRIGHT, DARK = png([255, 255], [255, 255]), png([0, 0], [0, 0])
+
+
+def test_an_image_alone_is_compared_with_the_models_own_captions(http):
+    answer = http.post(f"/predict/{MATCH}-tiny", content=base64.b64decode(BRIGHT))
+    (own,) = answer.json()["predictions"]
+    assert own["label"] == "ada"
+    assert own["scores"] == pytest.approx({"ada": 0.9975, "here": 0.0025}, abs=1e-4)
+    assert [each["label"] for each in predict(http, MATCH, [BRIGHT, DARK])] == ["ada", "here"]
+
+
+def test_an_image_is_compared_with_the_captions_beside_it(http):
+    body = {"image": DARK, "text": ["ada lives here", "lives here", "ada"]}
+    (only,) = predict(http, MATCH, body)
+    assert only["label"] == "lives here"
+    assert list(only["scores"]) == body["text"]
+    assert sum(only["scores"].values()) == pytest.approx(1)
+    (certain,) = predict(http, MATCH, {"image": DARK, "text": "ada"})
+    assert certain == {"label": "ada", "probability": 1.0, "scores": {"ada": 1.0}}
+
+
+def test_a_form_brings_images_and_captions(http):
+    form = {"files": {"image": ("a.png", base64.b64decode(DARK))}, "data": {"text": ["ada", "lives"]}}
+    answer = http.post(f"/predict/{MATCH}-tiny", **form)
+    assert [each["label"] for each in answer.json()["predictions"]] == ["lives"]
+
+
+def test_a_bad_image_beside_captions_costs_the_others_nothing(http):
+    images = [BRIGHT, base64.b64encode(b"no image").decode(), "§"]
+    good, unreadable, undecoded = predict(http, MATCH, {"image": images, "text": ["here", "ada"]})
+    assert good["label"] == "ada"
+    assert "not a readable image" in unreadable["error"]
+    assert "not base64" in undecoded["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"image": BRIGHT, "text": []}, "no captions"),
+        ({"image": BRIGHT, "text": ["ada", " "]}, "caption 1 is empty"),
+        ({"image": BRIGHT, "text": ["ada", "ada"]}, "caption 1 is caption 0 again"),
+        ({"image": BRIGHT, "text": ["夜"]}, "knows no word of '夜'"),
+        ({"image": "§", "text": ["ada"]}, "not base64"),
+        ({"text": ["ada"]}, 'wants {"image": ...}'),
+        ({"image": BRIGHT, "text": [3]}, "text"),
+    ],
+)
+def test_captions_that_cannot_be_compared_are_refused(http, body, said):
+    answer = http.post(f"/predict/{MATCH}-tiny", json=body)
+    assert answer.status_code == 400, answer.text
+    assert said in answer.json()["error"]
 
 
 def test_a_graphs_nodes_are_labelled_and_no_padding_is(http):
