@@ -16,7 +16,10 @@ from runtime.suggest import nearest
 __all__ = ["IGNORED", "Dataset", "Split", "View", "dataset_fingerprint", "load_dataset"]
 
 # Each module has `fingerprint() -> str` and `open_dataset(view) -> Dataset`.
-_NAMES = ("captions", "code_tokens", "cora", "digits", "drawings", "packages", "scenes", "sst2", "stdlib", "sts")
+_NAMES = (
+    *("captions", "code_tokens", "cora", "digits", "drawings", "imports"),
+    *("packages", "scenes", "sst2", "stdlib", "sts"),
+)
 _REGISTERED = {name.replace("_", "-"): f"models.datasets.{name}" for name in _NAMES}
 
 

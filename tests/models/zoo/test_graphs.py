@@ -56,6 +56,16 @@ def test_attention_is_a_softmax_over_neighbours_and_self(features: Tensor) -> No
     assert torch.allclose(layer(features, Edges(PAIRS[None], 1, 4)), wanted, atol=1e-5)
 
 
+def test_attention_stays_finite_where_one_nodes_scores_dwarf_anothers() -> None:
+    features = torch.tensor([[1e3] * 5, [-1e3] * 5, [1.0] * 5, [0.0] * 5])
+    layer = GraphAttention(5, 6, heads=2)
+    output = layer(features, Edges(PAIRS[None], 1, 4))
+    output.sum().backward()
+    assert output.isfinite().all()
+    assert layer.source.grad is not None
+    assert layer.source.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("build", [gcn, graphsage, gat, gin])
 def test_a_batch_is_its_graphs_side_by_side(build) -> None:  # type: ignore[no-untyped-def]
     network = build(width=5, classes=3, hidden=8).eval()
