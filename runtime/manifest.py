@@ -252,7 +252,7 @@ class DecoderGraph(Frozen):
     kind: Literal["decoder"] = "decoder"
     file: FileName = "decoder.onnx"
     layers: tuple[KVLayer, ...]
-    kv_dtype: Literal["float32", "float16"] = "float32"
+    kv_dtype: Literal["float32", "float16", "int8"] = "float32"
     vocab_size: int
     context_length: int
     adapters: AdapterGraph | None = Field(default=None, exclude_if=lambda adapters: adapters is None)

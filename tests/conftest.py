@@ -57,6 +57,26 @@ def decoder_graph(llama: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
+def int8_cache_graph(decoder_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same Llama over an int8 cache: (path of the graph, its DecoderGraph)."""
+    import numpy as np
+
+    from compress.artifact import GraphArtifact
+    from compress.step import Calibration, methods, validate
+    from runtime.manifest import Signature
+
+    path, graph = decoder_graph
+    windows = np.random.default_rng(0).integers(0, 96, (64, 48))
+    made, _ = methods()["kv-cache"].run(
+        validate({"method": "kv-cache", "dtype": "int8"}),
+        GraphArtifact(path.parent, graph, Signature(inputs=(), outputs=())),
+        tmp_path_factory.mktemp("int8-cache"),
+        Calibration(lambda samples: iter([{"input_ids": windows[:samples]}])),
+    )
+    return made.path, made.graph
+
+
+@pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level tokenizer of 96 tokens whose last one ends a text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

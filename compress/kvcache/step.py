@@ -1,63 +1,75 @@
-"""The `kv-cache` step: keys and values stored in half precision, computed with in float32.
+"""The `kv-cache` step: keys and values stored in half precision or int8, computed with in float32.
 
 steps:
   - method: kv-cache
-    dtype: float16                 # twice the tokens in the same memory
+    dtype: int8                    # four times the tokens in the same memory; float16: twice
+    samples: 32                    # windows of training data that show each channel's range
+    margin: 1.1                    # how far beyond it the scales reach
 
-The attention operator converts as it reads and writes, so only the types of the cache change. The trade-off:
-long caches are read more slowly, so this is for where memory is short. int8 is not offered: it needs scales
-from calibration (docs/log.md has the figures of both).
+The attention operator converts as it reads and writes, so only the cache's types change, and for int8 it gets
+its scales. The trade-offs: half precision is read more slowly; int8 has fixed scales, and a channel that
+leaves its range is clipped.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
+from compress.kvcache.config import KVCacheConfig
 from compress.step import Calibration, Figures, GraphMethod, StepConfig, register
 from runtime.decoder import cache_names
 from runtime.manifest import DecoderGraph, Task
 
+if TYPE_CHECKING:
+    from compress.quantize.blockwise import Floats
 
-class KVCacheConfig(StepConfig):
-    """The type that keys and values are stored in."""
-
-    method: Literal["kv-cache"] = "kv-cache"
-    dtype: Literal["float16"] = "float16"
-
-    @property
-    def variant(self) -> str:
-        """As `kv16`."""
-        return "kv16"
+# Windows beyond those that the scales are made from, to see what the scales are worth.
+CHECKED = 4
 
 
 def run(
     config: KVCacheConfig, graph: GraphArtifact, folder: Path, calibration: Calibration
 ) -> tuple[GraphArtifact, Figures]:
     """Write each of the decoder's graphs with the new cache type into `folder`."""
+    assert isinstance(graph.graph, DecoderGraph)
+    described = graph.graph.model_copy(update={"kv_dtype": config.dtype})
+    target = GraphArtifact(folder, described, graph.signature)
+    if config.dtype == "int8":
+        from compress.kvcache.calibrate import calibrate, logit_deviation
+
+        inputs = list(calibration.draw(config.samples + CHECKED))
+        scales, figures = calibrate(graph, inputs, config.samples, config.margin, folder)
+        _write(graph, folder, scales)
+        figures |= logit_deviation(graph, target, inputs, config.samples)
+    else:
+        figures = {}
+        _write(graph, folder, None)
+    values = 2 * sum(layer.heads * layer.head_dim for layer in graph.graph.layers)
+    size = 1 if config.dtype == "int8" else 2
+    return target, {"bytes_per_token_before": 4 * values, "bytes_per_token_after": size * values, **figures}
+
+
+def _write(graph: GraphArtifact, folder: Path, scales: Mapping[str, Floats] | None) -> None:
+    """Every graph of the decoder, over a cache of int8 with `scales` by tensor, or of half precision."""
     import onnx
 
     from compress.export.graph import save_model
+    from compress.kvcache.rewrite import retype_cache, scale_cache
 
     assert isinstance(graph.graph, DecoderGraph)
+    cache = {name for when in ("past", "present") for name in cache_names(len(graph.graph.layers), when)}
     for file in graph.graph.files:
         model = onnx.load(graph.folder / file)
-        retype_cache(model, len(graph.graph.layers))
+        if scales is None:
+            retype_cache(model, cache, onnx.TensorProto.FLOAT16)
+        else:
+            retype_cache(model, cache, onnx.TensorProto.INT8)
+            scale_cache(model, scales)
         save_model(model, folder / file)
-    described = graph.graph.model_copy(update={"kv_dtype": config.dtype})
-    values = 2 * sum(layer.heads * layer.head_dim for layer in graph.graph.layers)
-    figures = {"bytes_per_token_before": 4 * values, "bytes_per_token_after": 2 * values}
-    return GraphArtifact(folder, described, graph.signature), figures
-
-
-def retype_cache(model: Any, layers: int) -> None:
-    """Make every past and present tensor of `model` float16, in place."""
-    from onnx import TensorProto
-
-    cache = {*cache_names(layers, "past"), *cache_names(layers, "present")}
-    for value in (*model.graph.input, *model.graph.output):
-        if value.name in cache:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT16
 
 
 def check(config: KVCacheConfig, task: Task) -> None:
@@ -66,4 +78,11 @@ def check(config: KVCacheConfig, task: Task) -> None:
         raise StepError("kv-cache is for decoders (text-generation): other models keep no keys and values")
 
 
-register(GraphMethod("kv-cache", KVCacheConfig, run, check))
+def conflict(late: Any, early: StepConfig) -> str | None:
+    """A cache has one type."""
+    if early.method != "kv-cache":
+        return None
+    return "'kv-cache' has set the type of the cache already; keep one of the two"
+
+
+register(GraphMethod("kv-cache", KVCacheConfig, run, check, conflict=conflict))

@@ -37,6 +37,13 @@ def decoder(session: Any, decoder_graph: Any) -> Decoder:
     return Decoder(session, decoder_graph[1], SLOTS)
 
 
+@pytest.fixture(scope="module")
+def over_int8(int8_cache_graph: Any) -> Decoder:
+    """The same model, which keeps keys and values in int8."""
+    path, graph = int8_cache_graph
+    return Decoder(open_session(path, threads=1), graph, SLOTS)
+
+
 def small(decoder: Decoder, kv_tokens: int) -> Decoder:
     """The same decoder with memory for fewer tokens."""
     return Decoder(decoder._phases, decoder.graph, SLOTS, kv_tokens)
@@ -323,26 +330,30 @@ def requests(draw: Any) -> list[Request]:
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=requests(),
     kv_tokens=st.integers(52, 3 * 64),
     chunk=st.sampled_from([5, 16, 64]),
     kind=st.sampled_from([None, "lookup", "draft"]),
     prefix_blocks=st.sampled_from([None, 2, 100]),
+    int8=st.booleans(),
     data=st.data(),
 )
 def test_every_survivor_gets_its_solo_tokens(
     decoder: Decoder,
+    over_int8: Decoder,
     batch: list[Request],
     kv_tokens: int,
     chunk: int,
     kind: str | None,
     prefix_blocks: int | None,
+    int8: bool,
     data: Any,
 ) -> None:
     """Whatever arrives, is cancelled, preempted, shared or guessed: nobody else's answer changes, no slot is
-    lost, and the KV budget is kept."""
+    lost, and the KV budget is kept, over a float32 or an int8 cache."""
+    decoder = over_int8 if int8 else decoder
     arrivals = [data.draw(st.integers(0, 12), label="arrival") for _ in batch]
     cancelled_at = {r.id: data.draw(st.none() | st.integers(0, 12), label="cancel") for r in batch}
     crowded = small(decoder, kv_tokens)
