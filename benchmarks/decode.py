@@ -1,13 +1,14 @@
 """Decoders on this machine's CPU: modelpress beside other engines, with the same weights and threads.
 
-    benchmarks/peers.sh .venv-peers          # once: the other engines, in an environment of their own
-    python benchmarks/decode.py              # both models, all engines: about an hour, most of it conversion
-    python benchmarks/decode.py --quick      # the 135M model, fewer steps
-    python benchmarks/decode.py --write docs/decode.md    # each model's table under its heading there
+    benchmarks/peers.sh .venv-peers              # once: the other engines, in an environment of their own
+    python benchmarks/decode.py --prepare        # once: convert both models for every engine, measure nothing
+    python benchmarks/decode.py --write docs/decode.md    # the tables, each under its heading there
+    python benchmarks/decode.py --quick          # the 135M model, fewer steps
 
 Every engine is a process that stands by while another is timed; rounds visit them in turn and the medians
 are printed, so that a noisy neighbour disturbs all alike. An engine that cannot run leaves its reason in the
-table.
+table. Of each engine the precisions that are ever its best are timed; `--all` adds the
+others (float32, llama.cpp's 8 bits), which cost time and memory and won nowhere.
 """
 
 import argparse
@@ -29,11 +30,18 @@ from compress.machine import machine
 HERE = Path(__file__).resolve().parent
 THREADS = 2
 ENGINES = {
-    "modelpress": ("fp32", "int8", "int4", "auto"),
-    "llama_cpp": ("q4_0", "q8_0"),
+    "modelpress": ("int8", "int4", "auto"),
+    "llama_cpp": ("q4_0",),
     "openvino_genai": ("int8", "int4"),
-    "onnxruntime_genai": ("fp32", "int4"),
-    "transformers": ("fp32", "bf16"),
+    "onnxruntime_genai": ("int4",),
+    "transformers": ("bf16",),
+}
+SLOWER = {
+    "modelpress": ("fp32",),
+    "llama_cpp": ("q8_0",),
+    "openvino_genai": (),
+    "onnxruntime_genai": ("fp32",),
+    "transformers": ("fp32",),
 }
 # (kind, size, the least ratio to the best peer that issue 5 asks for)
 WORKLOADS = (
@@ -84,10 +92,11 @@ class Engine:
     rates: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     own: dict[str, list[float]] = field(default_factory=dict)
 
-    def start(self, folder: Path, python: str) -> None:
-        """Start it and wait until it is ready: the first time, it converts the model."""
+    def start(self, folder: Path, peers: Path) -> None:
+        """Start it and wait until it is ready: at first, it converts the model. `peers` is their Python."""
         script = HERE / "peers" / f"{self.name}_engine.py"
         self.log = folder / f"{self.name}-{self.precision}.log"
+        python = sys.executable if self.name == "modelpress" else str(peers)
         command = [python, str(script), str(folder), self.precision, str(THREADS)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -144,12 +153,15 @@ def main() -> None:
     for name in chosen.models:
         folder = chosen.folder / name
         make_model(MODELS[name], folder)
-        wanted = [(e, p) for e in chosen.engines for p in ENGINES[e] if not (chosen.quick and p == "fp32")]
-        engines = [Engine(engine, precision) for engine, precision in wanted]
+        wanted = {e: (*ENGINES[e], *(SLOWER[e] if chosen.all else ())) for e in chosen.engines}
+        engines = [Engine(name, precision) for name in wanted for precision in wanted[name]]
+        if chosen.prepare:
+            prepare(engines, folder, chosen.python)
+            continue
         done = 0
         try:
             for engine in engines:
-                engine.start(folder, sys.executable if engine.name == "modelpress" else str(chosen.python))
+                engine.start(folder, chosen.python)
             for _ in range(chosen.rounds):
                 measure(engines, chosen.steps)
                 done += 1
@@ -162,6 +174,16 @@ def main() -> None:
                 write(chosen.write, name, report)
             for engine in engines:
                 engine.stop()
+
+
+def prepare(engines: list[Engine], folder: Path, peers: Path) -> None:
+    """Convert the model for each engine, one at a time, and say which one runs a workload."""
+    for engine in engines:
+        engine.start(folder, peers)
+        seconds = engine.ask("decode", 2, 2)
+        engine.stop()
+        outcome = engine.reason or f"runs ({seconds:.2f} s)"
+        print(folder.name, engine.name, engine.precision, outcome, flush=True)
 
 
 def measure(engines: list[Engine], steps: int) -> None:
@@ -243,7 +265,9 @@ def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--quick", action="store_true", help="the smaller model, no fp32, two short rounds")
+    options.add_argument("--quick", action="store_true", help="the smaller model, two short rounds")
+    options.add_argument("--prepare", action="store_true", help="convert what is missing, measure nothing")
+    options.add_argument("--all", action="store_true", help="also precisions that are never the best")
     options.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     options.add_argument(
@@ -253,10 +277,11 @@ def _options() -> argparse.Namespace:
         "--folder", type=Path, default=Path("out/decode"), help="where models are made and kept"
     )
     options.add_argument("--write", type=Path, metavar="PAGE", help="a Markdown page to put the tables into")
-    options.add_argument("--rounds", type=int, help="default: 5, or 2 with --quick")
+    options.add_argument("--rounds", type=int, help="default: 3, or 2 with --quick")
+    options.add_argument("--steps", type=int, help="tokens a sequence; default: 64, or 16 with --quick")
     chosen = options.parse_args()
-    chosen.rounds = chosen.rounds or (2 if chosen.quick else 5)
-    chosen.steps = 16 if chosen.quick else 64
+    chosen.rounds = chosen.rounds or (2 if chosen.quick else 3)
+    chosen.steps = chosen.steps or (16 if chosen.quick else 64)
     chosen.models = chosen.models[:1] if chosen.quick else chosen.models
     return chosen
 
