@@ -18,7 +18,7 @@ from runtime.manifest import DecoderGraph, GenerationProcessing, Manifest
 from runtime.memory import available_memory
 from runtime.phases import open_phases
 from runtime.prefix_cache import PrefixCache
-from runtime.processing import Array, load_tokenizer
+from runtime.processing import MAX_PIXELS, Array, load_tokenizer
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
 from runtime.session import open_session
@@ -181,8 +181,10 @@ class TextModel:
         )
 
 
-def load_model(bundle: Bundle, *, threads: int | None = None) -> TensorModel | TextModel:
+def load_model(
+    bundle: Bundle, *, threads: int | None = None, max_pixels: int = MAX_PIXELS
+) -> TensorModel | TextModel:
     """Load what the bundle holds. `threads` bounds the cores of one run (default: all that may be used)."""
     if isinstance(bundle.manifest.graph, DecoderGraph):
         return TextModel(bundle, threads=threads)
-    return TensorModel(bundle, threads=threads)
+    return TensorModel(bundle, threads=threads, max_pixels=max_pixels)

@@ -29,14 +29,16 @@ _RESAMPLE = {
 }
 
 
-def preprocess_images(images: Sequence[Image.Image | bytes], processing: ImageProcessing) -> Array:
+def preprocess_images(
+    images: Sequence[Image.Image | bytes], processing: ImageProcessing, *, max_pixels: int = MAX_PIXELS
+) -> Array:
     """Images, or encoded PNG/JPEG bytes, as float32 [batch, channels, height, width].
 
-    Raises InputError for an empty batch, or for bytes that are not an image.
+    Raises InputError for an empty batch, for bytes that are not an image, or for one of over `max_pixels`.
     """
     if not images:
         raise InputError("the batch is empty; send at least one image")
-    return np.stack([_image_tensor(image, processing) for image in images])
+    return np.stack([_image_tensor(image, processing, max_pixels) for image in images])
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextProcessing) -> dict[str, Array]:
@@ -158,8 +160,8 @@ def png(pixels: Array) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def _image_tensor(image: Image.Image | bytes, processing: ImageProcessing) -> Array:
-    picture = _decode(image) if isinstance(image, bytes) else image
+def _image_tensor(image: Image.Image | bytes, processing: ImageProcessing, max_pixels: int) -> Array:
+    picture = _decode(image, max_pixels) if isinstance(image, bytes) else image
     picture = picture.convert(processing.mode)
     if picture.size != (processing.width, processing.height):
         picture = picture.resize((processing.width, processing.height), _RESAMPLE[processing.resample])
@@ -168,12 +170,12 @@ def _image_tensor(image: Image.Image | bytes, processing: ImageProcessing) -> Ar
     return ((pixels * np.float32(processing.rescale) - mean) / std).transpose(2, 0, 1)
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP", "GIF"))
-        if image.width * image.height > MAX_PIXELS:
+        if image.width * image.height > max_pixels:
             raise InputError(
-                f"the image has {image.width}x{image.height} pixels; send at most {MAX_PIXELS:,}"
+                f"the image has {image.width}x{image.height} pixels; send at most {max_pixels:,}"
             )
         image.load()
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):

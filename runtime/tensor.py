@@ -34,15 +34,21 @@ from runtime.session import open_session
 
 
 class TensorModel:
-    """A feed-forward bundle, loaded. `run` and `predict` may be called from several threads."""
+    """A feed-forward bundle, loaded. `run` and `predict` may be called from several threads.
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    `max_pixels` bounds an encoded image, which is refused before it is decoded.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, max_pixels: int = proc.MAX_PIXELS
+    ) -> None:
         graph = bundle.manifest.graph
         if not isinstance(graph, FeedForwardGraph):
             raise TypeError(f"{bundle.path} holds a {graph.kind} graph")
         self.bundle = bundle
         self.manifest: Manifest = bundle.manifest
         self._session = open_session(bundle.file(graph.file), threads=threads)
+        self._max_pixels = max_pixels
         self._outputs = [output.name for output in self.manifest.signature.outputs]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -109,7 +115,7 @@ class TensorModel:
         processing = self.manifest.processing
         names = [spec.name for spec in self.manifest.signature.inputs]
         if isinstance(processing, ImageProcessing):
-            return {names[0]: proc.preprocess_images(items, processing)}
+            return {names[0]: proc.preprocess_images(items, processing, max_pixels=self._max_pixels)}
         if isinstance(processing, TextProcessing):
             assert self._tokenizer is not None
             if items and all(isinstance(item, list) for item in items):

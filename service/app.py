@@ -34,6 +34,8 @@ def create_app(load: Callable[[], Catalog], jobs: Jobs | None = None) -> Starlet
         Route("/predict/{model}", natural.predict, methods=["POST"]),
         Route("/metrics", measurements),
         Route("/v2", open_inference.server),
+        # What vLLM calls it, and those who test servers like it look for.
+        Route("/health", open_inference.ready),
         Mount("/admin", routes=admin.routes),
         *jobs_routes,
         Route("/docs.json", description),

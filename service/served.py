@@ -10,7 +10,7 @@ from runtime.bundle import Bundle
 from runtime.errors import InputError
 from runtime.manifest import Manifest
 from runtime.model import TextModel, load_model
-from runtime.processing import Array
+from runtime.processing import MAX_PIXELS, Array
 from runtime.scheduler import Scheduler
 from runtime.speculation import PromptLookup, Proposer
 from runtime.tensor import TensorModel
@@ -40,7 +40,8 @@ WARM_UP_LENGTH = 16
 def load(bundle: Bundle, settings: Settings) -> TensorModel | TextModel:
     """Load a bundle, and take note of what that took. Raises GraphError."""
     started = perf_counter()
-    model = load_model(bundle, threads=settings.threads)
+    pixels = settings.max_pixels or MAX_PIXELS
+    model = load_model(bundle, threads=settings.threads, max_pixels=pixels)
     tag = bundle.manifest.tag
     metrics.MODEL_LOAD_SECONDS.labels(tag).set(perf_counter() - started)
     metrics.MODEL_BYTES.labels(tag).set(sum(record.size for record in bundle.manifest.files.values()))

@@ -34,6 +34,7 @@ class Settings(BaseModel):
     queue_tokens: int = Field(default=2**17, ge=1)
     max_rows: int = Field(default=1024, ge=1)
     max_body_bytes: int = Field(default=32 * 2**20, ge=1)
+    max_pixels: int | None = Field(default=None, ge=1)
     timeout: float = Field(default=60, gt=0)
     grace: float = Field(default=10, ge=0)
     stall: float = Field(default=30, gt=0)

@@ -1,7 +1,7 @@
 """Which paths are anybody's, and which are the operator's. Everything else is inference."""
 
 # Probes carry no key and are answered while the server is being stopped.
-PROBES = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health", "/v2/health/live", "/v2/health/ready"})
 _ADMIN = (
     "/admin/",
     "/jobs",

@@ -10,7 +10,7 @@ from service.open_inference.infer import infer
 from service.open_inference.models import live, model, model_ready, ready, server
 from service.open_inference.repository import index, load, unload
 
-__all__ = ["routes", "server"]
+__all__ = ["ready", "routes", "server"]
 
 # The first match wins, and `infer` is what nearly every request asks for.
 routes = [

@@ -56,6 +56,9 @@ def test_a_truncated_or_huge_image_is_refused() -> None:
     bomb[18:26] = (100_000).to_bytes(4, "little") * 2
     with pytest.raises(InputError):
         preprocess_images([bytes(bomb)], RGB)
+    assert len(preprocess_images([png], RGB, max_pixels=64 * 64)) == 1
+    with pytest.raises(InputError, match="64x64 pixels; send at most 4,095"):
+        preprocess_images([png], RGB, max_pixels=64 * 64 - 1)
 
 
 @pytest.fixture

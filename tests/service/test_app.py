@@ -103,6 +103,7 @@ def test_readiness_is_false_while_an_engine_is_out_of_order(model):
         while (answer := await client.get("/v2/health/ready")).status_code == 200:
             await asyncio.sleep(0.01)
         assert (answer.status_code, answer.json()) == (503, {"ready": False})
+        assert (await client.get("/health")).status_code == 503
         assert (await client.post("/v1/completions", json=COMPLETION)).status_code == 500
 
     run(Homeless(model), test)

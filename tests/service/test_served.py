@@ -1,16 +1,19 @@
 """Loaded models at work: what the settings make of them."""
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from runtime.bundle import Bundle
+from runtime.errors import InputError
 from runtime.kv_cache import bytes_per_token
 from runtime.model import TextModel, load_model
 from runtime.request import Request
 from runtime.sampling import SamplingParams
 from service.errors import ServiceError
-from service.served import scheduling
+from service.served import load, scheduling
 from service.settings import Settings
 
 
@@ -54,3 +57,12 @@ def test_memory_is_a_setting(model: TextModel) -> None:
     token = bytes_per_token(model.graph)
     scheduler = scheduling(model, Settings(kv_bytes=40 * token))(model, 8)
     assert scheduler.statistics.kv_tokens_capacity == 30
+
+
+def test_the_size_of_images_is_a_setting(bundles: Path) -> None:
+    settings = Settings.from_environment({"MODELPRESS_MAX_PIXELS": "63"})
+    model = load(Bundle.open(bundles / "digits"), settings)
+    stream = io.BytesIO()
+    Image.new("L", (8, 8)).save(stream, "PNG")
+    with pytest.raises(InputError, match="8x8 pixels; send at most 63"):
+        model.encode([stream.getvalue()])

@@ -53,7 +53,9 @@ def test_the_generated_api_page_knows_the_native_endpoints(server):
     assert {"/models", "/predict", "/generate"} <= server.http.get("/docs.json").json()["paths"].keys()
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"])
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/healthz", "/health", "/v2/health/live", "/v2/health/ready"]
+)
 def test_every_probe_answers(server, path):
     assert server.http.get(path).status_code == 200
 
