@@ -59,7 +59,7 @@ def _run(part: str, chosen: argparse.Namespace) -> None:
     else:
         from serving_soak import soak
 
-        if not soak(chosen.soak, chosen.text):
+        if not soak(chosen.soak, chosen.text, chosen.pause):
             raise SystemExit("soak: something broke, grew or was kept")
 
 
@@ -164,6 +164,9 @@ def _options() -> argparse.Namespace:
     options.add_argument("--tensor", type=Path, help="folder of a feed-forward bundle to batch")
     options.add_argument("--peers", type=Path, help="environment of the other servers")
     options.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    options.add_argument(
+        "--pause", type=float, default=0.005, help="seconds between a soaking client's requests"
+    )
     return options.parse_args()
 
 

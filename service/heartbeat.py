@@ -35,6 +35,7 @@ async def watch(models: Callable[[], Sequence["Served"]], stall: float) -> None:
 def _measure(process: psutil.Process, before: float) -> float:
     """Write the process's memory and processor time down; the latter is what comes next as `before`."""
     metrics.RESIDENT_BYTES.set(process.memory_info().rss)
+    metrics.TASKS.set(len(asyncio.all_tasks()))
     times = process.cpu_times()
     now = times.user + times.system
     metrics.CPU_SECONDS.inc(now - before)

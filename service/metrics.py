@@ -97,6 +97,7 @@ SHADOW_COMPARED = _counter("shadow_compared", "Answers compared with a shadow's.
 SHADOW_AGREED = _counter("shadow_agreed", "Answers that a shadow gave alike.", "model", "shadow")
 
 RESIDENT_BYTES = _gauge("resident_memory_bytes", "Memory of all workers.")
+TASKS = _gauge("tasks", "Tasks on the event loops: what grows while nobody asks is a leak.")
 CPU_SECONDS = _counter("cpu_seconds", "Processor time of all workers.")
 
 
