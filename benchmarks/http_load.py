@@ -15,16 +15,28 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Result:
-    """What came back. Latencies are in seconds, in order of arrival."""
+    """What came back. Latencies are in seconds, in order of arrival; `good` are those of status 200."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
+    good: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
         """Good answers a second."""
         return self.statuses[200] / self.seconds
+
+    def note(self, status: int, seconds: float) -> None:
+        """One more answer."""
+        self.statuses[status] += 1
+        self.latencies.append(seconds)
+        if status == 200:
+            self.good.append(seconds)
+
+    def in_time(self, limit: float) -> int:
+        """Good answers that took at most `limit` seconds."""
+        return sum(latency <= limit for latency in self.good)
 
     def percentile(self, share: float) -> float:
         """A latency in milliseconds."""
@@ -90,8 +102,7 @@ async def closed(url: str, body: bytes, clients: int, seconds: float) -> Result:
 
     async def client(connection: Connection) -> None:
         while (sent := time.perf_counter()) < end:
-            result.statuses[await connection.ask(request)] += 1
-            result.latencies.append(time.perf_counter() - sent)
+            result.note(await connection.ask(request), time.perf_counter() - sent)
 
     started = time.perf_counter()
     await asyncio.gather(*map(client, connections))
@@ -112,8 +123,7 @@ async def opened(
 
     async def send(planned: float) -> None:
         connection = await free.get()
-        result.statuses[await connection.ask(request)] += 1
-        result.latencies.append(time.perf_counter() - planned)
+        result.note(await connection.ask(request), time.perf_counter() - planned)
         free.put_nowait(connection)
 
     started = time.perf_counter()

@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from serving_report import say
+
 from runtime.bundle import Bundle
 from runtime.processing import Array
 from runtime.tensor import TensorModel
@@ -24,11 +26,11 @@ def batching(folder: Path, seconds: float) -> None:
     offline = max(_offline(model, rows, seconds) for rows in (1, 2, 4, 8, 16, 32, 64))
     alone = _alone(model, row)
     rate, latency = asyncio.run(_batched(model, row, seconds))
-    print(
+    say(
         f"batching      offline {offline:.0f} rows/s   batcher {rate:.0f} rows/s   "
         f"ratio {rate / offline:.2f} (bar 0.85), {CLIENTS} clients"
     )
-    print(
+    say(
         f"one client    model {1000 * alone:.3f} ms   batcher {1000 * latency:.3f} ms   "
         f"ratio {latency / alone:.2f} (bar 1.3)"
     )

@@ -18,6 +18,7 @@ import aiohttp
 import numpy as np
 import psutil
 from serving_model import PIXELS, write_mlp
+from serving_report import say
 from serving_servers import ours
 
 SAMPLE_SECONDS = 2.0
@@ -177,12 +178,12 @@ def _report(state: Soak, before: dict[str, int], after: dict[str, int], left: di
     slope = float(np.polyfit(minutes - minutes[0], mebibytes, 1)[0]) if len(half) > 2 else float("nan")
     broken = sum(count for name, count in state.statuses.items() if name[-3:].startswith("5"))
     for name, count in sorted(state.statuses.items()):
-        print(f"soak          {name:16} {count:8,}")
-    print(f"soak          replaced {state.reloads} times; 5xx {broken} (bar 0)")
-    print(f"soak          memory {mebibytes[-1]:.0f} MiB, slope {slope:+.2f} MiB/min (bar {SLOPE_BAR})")
+        say(f"soak          {name:16} {count:8,}")
+    say(f"soak          replaced {state.reloads} times; 5xx {broken} (bar 0)")
+    say(f"soak          memory {mebibytes[-1]:.0f} MiB, slope {slope:+.2f} MiB/min (bar {SLOPE_BAR})")
     # Worker threads are started when they are first needed: at most a pool's worth, each once.
     spare = 2 * (os.cpu_count() or 1) + 4
-    print(f"soak          before {before}, after {after}, still held {sum(left.values()):.0f} (bar 0)")
+    say(f"soak          before {before}, after {after}, still held {sum(left.values()):.0f} (bar 0)")
     kept = after["files"] > before["files"] + 4 or after["threads"] > before["threads"] + spare
     # Connections that the client keeps, and a replaced model that is just being stopped.
     kept = kept or after["tasks"] > before["tasks"] + 4

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from serving_report import say
 from serving_servers import ours
 
 from runtime.bundle import Bundle
@@ -28,7 +29,7 @@ def streaming(folder: Path, rounds: int = 3) -> None:
         for _ in range(rounds):
             pairs.append((by_itself(model), asyncio.run(through_http(url, bundle.manifest.tag))))
     own, http = (max(column) for column in zip(*pairs, strict=True))
-    print(
+    say(
         f"streaming     engine {own:.0f} tokens/s   through HTTP {http:.0f} tokens/s   "
         f"ratio {http / own:.2f} (bar 0.95), {CLIENTS} clients"
     )
