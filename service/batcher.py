@@ -168,7 +168,7 @@ class Batcher:
 
     def _admit(self, inputs: Mapping[str, Array]) -> _Job:
         rows, length = size(inputs, self._layout)
-        self._check_room(rows)
+        self.check_room(rows)
         loop = asyncio.get_running_loop()
         now, deadline = loop.time(), context.deadline()
         needed = self._expected_seconds(rows, length)
@@ -184,7 +184,8 @@ class Batcher:
         self._count(job, 1)
         return job
 
-    def _check_room(self, rows: int) -> None:
+    def check_room(self, rows: int = 1) -> None:
+        """Raise TooBusy where the queue is full; before a request is parsed, that costs next to nothing."""
         if rows > self._max_rows:
             raise InputError(f"{rows} rows in one request; send at most {self._max_rows}")
         if self._waiting_rows and self._waiting_rows + rows > self._queue_rows:

@@ -47,6 +47,8 @@ async def infer(request: Request) -> Response:
     """`POST /v2/models/{model}[/versions/{version}]/infer`."""
     catalog, body = request.app.state.catalog, await request.body()
     model = catalog.find(**request.path_params)
+    if isinstance(model, Batcher):
+        model.check_room()
     length, size = request.headers.get(HEADER_LENGTH), len(body)
     asked, inputs = await catalog.pool.parse(_parsed, size, body, length)
     if isinstance(model, Engine):

@@ -46,6 +46,8 @@ class Reply:
     completion_tokens: int = 0
     cached_tokens: int = 0
     created: int = field(default_factory=lambda: int(time.time()))
+    # What stands before and after the choice in every event.
+    _around: tuple[bytes, bytes] | None = None
 
     def whole(self, given: Sequence[Answer]) -> dict[str, Any]:
         """The answer to a request that does not stream."""
@@ -55,18 +57,29 @@ class Reply:
         choices = [self.choices.whole(index, answer) for index, answer in enumerate(given)]
         return self._object(self.choices.whole_object, choices) | {"usage": self._usage()}
 
-    def chunk(self, piece: Piece, options: StreamOptions) -> dict[str, Any]:
+    def chunk(self, piece: Piece, options: StreamOptions) -> bytes:
         """One event of a stream. Whoever asks for the usage gets the key in every one, as OpenAI does it."""
         self.completion_tokens += piece.tokens
         self.cached_tokens += 0 if piece.index % self.per_prompt else piece.cached_tokens
-        event = self._object(self.choices.chunk_object, [self.choices.chunk(piece)])
+        choice = self.choices.chunk(piece)
         if options.continuous_usage_stats:
-            return event | {"usage": self._usage()}
-        return event | {"usage": None} if options.include_usage else event
+            return dumps(self._object(self.choices.chunk_object, [choice]) | {"usage": self._usage()})
+        before, after = self._around or self._write_around(options)
+        return b"%b%b%b" % (before, dumps(choice), after)
 
-    def last(self) -> dict[str, Any]:
+    def last(self) -> bytes:
         """The event that closes a stream with its usage."""
-        return self._object(self.choices.chunk_object, []) | {"usage": self._usage()}
+        return dumps(self._object(self.choices.chunk_object, []) | {"usage": self._usage()})
+
+    def _write_around(self, options: StreamOptions) -> tuple[bytes, bytes]:
+        """Events differ in their choice only: the rest is written once."""
+        empty = self._object(self.choices.chunk_object, [])
+        # No text can hold this key: its quotes would be escaped.
+        before, key, after = dumps(empty | ({"usage": None} if options.include_usage else {})).partition(
+            b'"choices":['
+        )
+        self._around = before + key, after
+        return self._around
 
     def _usage(self) -> dict[str, Any]:
         return {
@@ -102,13 +115,13 @@ async def _events(
     scope: Scope, reply: Reply, pieces: AsyncGenerator[Piece, None], options: StreamOptions
 ) -> AsyncGenerator[bytes, None]:
     async with aclosing(pieces):
-        yield dumps(reply.chunk(await anext(pieces), options))
+        yield reply.chunk(await anext(pieces), options)
         try:
             async for piece in pieces:
-                yield dumps(reply.chunk(piece, options))
+                yield reply.chunk(piece, options)
         except ModelpressError as error:
             # The status is sent already: an error event is all that can be said.
             yield dumps(problem_body(scope, error))
             return
         if options.include_usage:
-            yield dumps(reply.last())
+            yield reply.last()
