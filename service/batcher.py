@@ -70,6 +70,15 @@ class _Batch:
         self.deadline = min(self.deadline, job.deadline)
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A batch that runs: when it should end, and the seconds that it was expected to take."""
+
+    jobs: list[_Job]
+    ends: float
+    seconds: float
+
+
 class Batcher:
     """Runs one TensorModel. `queue_rows` is how many rows may wait, `max_rows` how many one request has."""
 
@@ -96,7 +105,7 @@ class Batcher:
         self._waiting: deque[_Job] = deque()
         self._waiting_rows = self._waiting_elements = 0
         self._threads = _threads()
-        self._running: dict[asyncio.Task[None], tuple[list[_Job], float]] = {}
+        self._running: dict[asyncio.Task[None], _Flight] = {}
         self._ends = 0.0
         self._scheduled = False
         self._series = metrics.BatchSeries(model.manifest.tag)
@@ -141,7 +150,7 @@ class Batcher:
     def stuck_for(self) -> float:
         """Seconds by which the oldest running batch is late; 0 while none is."""
         now = asyncio.get_running_loop().time()
-        return max((now - ends for _, ends in self._running.values()), default=0.0)
+        return max((now - flight.ends for flight in self._running.values()), default=0.0)
 
     def start(self) -> None:
         """Nothing to start: it runs when asked."""
@@ -157,8 +166,8 @@ class Batcher:
 
     def restart(self) -> None:
         """Give up the batches that run; their threads are left to end by themselves."""
-        for jobs, _ in self._running.values():
-            for job in jobs:
+        for flight in self._running.values():
+            for job in flight.jobs:
                 _fail(job, ModelFailed(f"{self.manifest.tag} stalled and was restarted; try again"))
         for task in tuple(self._running):
             task.cancel()
@@ -296,8 +305,9 @@ class Batcher:
             return True
         task = loop.create_task(self._work(jobs, rows, length))
         # Batches that run side by side share the cores: together they end as if one came after the other.
-        self._ends = max(self._ends, loop.time()) + self.cost.seconds(rows, length)
-        self._running[task] = (jobs, self._ends)
+        seconds = self.cost.seconds(rows, length)
+        self._ends = max(self._ends, loop.time()) + seconds
+        self._running[task] = _Flight(jobs, self._ends, seconds)
         task.add_done_callback(self._end)
         return False
 
@@ -309,6 +319,9 @@ class Batcher:
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         self._running.pop(task, None)
+        # What took less than it was expected to must not add up: under load there is always one more.
+        left = sum(flight.seconds for flight in self._running.values())
+        self._ends = min(self._ends, asyncio.get_running_loop().time() + left)
         if self._waiting:
             self._flush()
 

@@ -146,6 +146,20 @@ def test_overload_lowers_what_is_accepted_and_not_what_is_finished(model):
     virtual(model, test)
 
 
+def test_batches_that_take_less_than_expected_do_not_add_up_to_a_wait(model):
+    async def test(batcher: Batcher, machine: Machine) -> None:
+        async def client() -> None:
+            for _ in range(50):
+                await within(1, batcher.run(image(1, rows=64)))
+
+        # As where two batches are timed while they share the cores: each seems to cost twice as much.
+        machine.fixed, machine.per_row = machine.fixed / 2, machine.per_row / 2
+        batcher.cost.observe = lambda *run: None
+        await asyncio.gather(*(client() for _ in range(6)))
+
+    virtual(model, test)
+
+
 def test_who_leaves_while_waiting_is_never_computed(model):
     async def test(batcher: Batcher, machine: Machine) -> None:
         first = asyncio.create_task(batcher.run(image(0)))
