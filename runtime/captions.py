@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from runtime.errors import InputError
 from runtime.manifest import CaptionedProcessing, TextProcessing
-from runtime.processing import Array, encode_texts, label_one, preprocess_images, softmax
+from runtime.processing import MAX_PIXELS, Array, encode_texts, label_one, preprocess_images, softmax
 
 MAX_CAPTIONS = 256
 
@@ -32,14 +32,17 @@ def encode_captioned(
     processing: CaptionedProcessing,
     tokenizer: Tokenizer,
     default: Sequence[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, Array]:
     """Images and captions as pixel_values, input_ids and attention_mask, a row an image.
 
     Rows with fewer captions than others repeat their first. Raises InputError for an empty batch, bytes that
-    are not an image, or captions that `check_captions` refuses.
+    are not an image or one of over `max_pixels`, or captions that `check_captions` refuses.
     """
     asked = [item if isinstance(item, Captioned) else Captioned(item) for item in items]
-    pixels = preprocess_images([each.image for each in asked], processing.image)
+    images = [each.image for each in asked]
+    pixels = preprocess_images(images, processing.image, max_pixels=max_pixels)
     chosen = [captions_of(each, default) for each in asked]
     distinct = list(dict.fromkeys(caption for captions in chosen for caption in captions))
     encoded = _encoded(distinct, processing.text, tokenizer)

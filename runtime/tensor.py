@@ -125,7 +125,8 @@ class TensorModel:
             return {name: encoded[name] for name in names}
         if isinstance(processing, CaptionedProcessing):
             assert self._tokenizer is not None
-            return encode_captioned(items, processing, self._tokenizer, self.manifest.labels)
+            about = (processing, self._tokenizer, self.manifest.labels)
+            return encode_captioned(items, *about, max_pixels=self._max_pixels)
         if isinstance(processing, DrawingProcessing):
             return encode_requests(items, processing, self.manifest.labels)
         if isinstance(processing, GraphProcessing):

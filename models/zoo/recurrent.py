@@ -16,10 +16,20 @@ class Elman(nn.RNN):
     """torch's plain recurrent layer, of one layer and direction, exported as ONNX's own operator.
 
     torch 2.13's exporter unrolls `nn.RNN`, and takes the length of the example's texts for a constant; LSTM
-    and GRU it translates itself.
+    and GRU it translates itself. Raises ValueError for more than one layer.
     """
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
+    def __init__(self, width: int, hidden: int, layers: int, batch_first: bool) -> None:
+        if layers != 1:
+            raise ValueError(f"an Elman network has one layer here, not {layers}")
+        super().__init__(width, hidden, batch_first=batch_first)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """[batch, sequence, width] to the states after each step, and the last one."""
         if not torch.compiler.is_exporting():
             states, last = super().forward(input, hx)
@@ -42,9 +52,7 @@ CELLS: Mapping[str, Callable[..., nn.Module]] = {"rnn": Elman, "lstm": nn.LSTM, 
 class RecurrentClassifier(nn.Module):
     """`cell` is "rnn" (Elman, 1990), "lstm" (Hochreiter and Schmidhuber, 1997) or "gru" (Cho et al., 2014).
 
-    "rnn" has one layer.
-
-    Max-pooling over time is Conneau et al.'s (2017, arXiv:1705.02364).
+    "rnn" has one layer. Max-pooling over time is Conneau et al.'s (2017, arXiv:1705.02364).
     """
 
     def __init__(

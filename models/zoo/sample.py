@@ -97,6 +97,8 @@ def _shown(example: Any) -> Any:
 
 
 def _shortened(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _shortened(value[:, :SHOWN_ITEMS].tolist() if value.ndim > 1 else value.tolist())
     if isinstance(value, Mapping):
         return {key: _shortened(item) for key, item in value.items()}
     if isinstance(value, str):
