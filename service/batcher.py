@@ -99,7 +99,8 @@ class Batcher:
         self.cost = cost or CostModel()
         self._pool, self._traffic = pool, traffic
         self._queue_rows, self._max_rows = queue_rows, max_rows
-        self._execute = execute or self._in_a_thread
+        # None: in a thread. A bound method here would keep a stopped model until the garbage collector comes.
+        self._execute = execute
         self._can_run_in_place = execute is None
         self._layout = Layout.of(model.manifest)
         self._waiting: deque[_Job] = deque()
@@ -313,7 +314,7 @@ class Batcher:
 
     async def _work(self, jobs: list[_Job], rows: int, length: int) -> None:
         try:
-            self._finish(jobs, rows, length, *await self._execute(jobs))
+            self._finish(jobs, rows, length, *await (self._execute or self._in_a_thread)(jobs))
         except Exception as error:
             self._break(jobs, error)
 

@@ -235,6 +235,8 @@ class Catalog:
         async def stop() -> None:
             await self.traffic.settled()
             await model.stop()
+            # Else the two would keep each other, and the session its threads, until the collector comes.
+            model.health.on_change = None
 
         self._spawn(stop())
 

@@ -1,6 +1,8 @@
 """Loading, replacing and unloading while requests come; canaries, shadows, fallbacks, and the way back."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -129,6 +131,23 @@ def test_a_replacement_that_breaks_is_taken_back(folder):
         assert catalog.find("digits-tiny") is old
         await ask(catalog, "digits-tiny")
         assert counted("rollbacks", model="digits-tiny") == before + 1
+
+    run(folder, test)
+
+
+def test_what_was_replaced_is_gone_without_the_garbage_collector(folder):
+    async def test(catalog: Catalog) -> None:
+        publish_again(folder)
+        old = weakref.ref(catalog.find("digits-tiny"))
+        gc.disable()
+        try:
+            await catalog.load("digits-tiny")
+            for _ in range(PROBATION):
+                await ask(catalog, "digits-tiny")
+            while old() is not None:
+                await asyncio.sleep(0.001)
+        finally:
+            gc.enable()
 
     run(folder, test)
 
