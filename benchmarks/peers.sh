@@ -13,5 +13,8 @@ install() { "${pip[@]}" "$@" || failed+=("${!#}"); }
 install onnxruntime-genai onnx onnx-ir onnxruntime
 install openvino openvino-genai openvino-tokenizers nncf optimum-intel
 install transformers
-CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF" install llama-cpp-python
+# Without AMX: with it, llama-cpp-python 0.3.36 crashes at its first prompt of more than one token.
+without_amx="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF" \
+    CFLAGS="$without_amx" CXXFLAGS="$without_amx" install llama-cpp-python
 if ((${#failed[@]})); then echo "not installed: ${failed[*]}" >&2; fi
