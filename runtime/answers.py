@@ -16,6 +16,7 @@ from runtime.detection import Detections, detect
 from runtime.drawing import drawn, restored
 from runtime.manifest import ImageProcessing, Processing, Suppression, Task, TextProcessing
 from runtime.processing import Array, classify, png, pool, tag_tokens
+from runtime.spans import answer_questions
 
 Answer = dict[str, Any]
 
@@ -25,7 +26,7 @@ class Run:
     """One batch that went through a model: its tensors by name, and what the model says of itself.
 
     `tokenizer` is there where the processing has one; `items` where the answer depends on what was asked
-    beyond the tensors.
+    beyond the tensors, or is a piece of it.
     """
 
     task: Task
@@ -63,6 +64,13 @@ def _captions(run: Run) -> list[Answer]:
 def _tokens(run: Run) -> list[Answer]:
     assert run.tokenizer is not None
     return tag_tokens(run.first, run.inputs, run.tokenizer, run.labels)
+
+
+def _spans(run: Run) -> list[Answer]:
+    """`{answer, start, end, probability}`: a piece of the context, and where it stands, in characters."""
+    assert run.tokenizer is not None
+    assert isinstance(run.processing, TextProcessing)
+    return answer_questions(run.first, run.tokenizer, run.items, run.processing)
 
 
 def _nodes(run: Run) -> list[Answer]:
@@ -143,6 +151,7 @@ _TASKS: Mapping[str, Callable[[Run], list[Answer]]] = {
     "zero-shot-image-classification": _captions,
     "text-classification": _classes,
     "token-classification": _tokens,
+    "question-answering": _spans,
     "embedding": _vectors,
     "node-classification": _nodes,
     "object-detection": _boxes,

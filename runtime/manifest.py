@@ -15,6 +15,7 @@ Task = Literal[
     "zero-shot-image-classification",
     "text-classification",
     "token-classification",
+    "question-answering",
     "embedding",
     "text-generation",
     "text2text-generation",
@@ -91,7 +92,8 @@ class ImageProcessing(Frozen):
 class TextProcessing(Frozen):
     """A text becomes input_ids and attention_mask, int64 [batch, sequence], padded on the right.
 
-    Longer texts are truncated to `max_length` tokens (the special tokens included).
+    Longer texts are truncated to `max_length` tokens (the special tokens included). Of a `pair`, a question
+    and its context, only the context is.
     """
 
     kind: Literal["text"] = "text"
@@ -101,6 +103,7 @@ class TextProcessing(Frozen):
     token_type_ids: bool = False
     pooling: Literal["none", "mean", "cls"] = "none"
     normalize: bool = False
+    pair: bool = Field(default=False, exclude_if=lambda pair: not pair)
 
 
 class CaptionedProcessing(Frozen):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from runtime.errors import InputError, PromptTooLong
 from runtime.manifest import ImageProcessing, TextProcessing
@@ -54,7 +54,11 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextPro
             raise InputError(f"{where} is empty; send at least one word")
     if (tokenizer.truncation or {}).get("max_length") != processing.max_length:
         tokenizer.enable_truncation(processing.max_length)
-    encodings = tokenizer.encode_batch(list(texts))
+    return padded(tokenizer.encode_batch(list(texts)), processing)
+
+
+def padded(encodings: Sequence[Encoding], processing: TextProcessing) -> dict[str, Array]:
+    """A tokenizer's encodings as int64 tensors [batch, sequence], padded on the right to the longest."""
     length = max(len(encoding.ids) for encoding in encodings)
     for encoding in encodings:
         encoding.pad(length, pad_id=processing.pad_id)

@@ -31,6 +31,7 @@ from runtime.manifest import (
 )
 from runtime.processing import Array
 from runtime.session import open_session
+from runtime.spans import encode_questions
 
 
 class TensorModel:
@@ -81,8 +82,8 @@ class TensorModel:
         """Answers in the task's own words, one for each item.
 
         As the bundle's processing says, an item is an image (or its encoded bytes), one with captions (see
-        `runtime.captions`), a text, a label to draw (see `runtime.drawing`), a graph (see `runtime.graphs`),
-        or one example's tensor.
+        `runtime.captions`), a text, a question with its context (see `runtime.spans`), a label to draw (see
+        `runtime.drawing`), a graph (see `runtime.graphs`), or one example's tensor.
         """
         inputs = self.encode(items)
         return self.answers(self.run(inputs), inputs, items)
@@ -118,7 +119,9 @@ class TensorModel:
             return {names[0]: proc.preprocess_images(items, processing, max_pixels=self._max_pixels)}
         if isinstance(processing, TextProcessing):
             assert self._tokenizer is not None
-            if items and all(isinstance(item, list) for item in items):
+            if processing.pair:
+                encoded = encode_questions(self._tokenizer, items, processing)
+            elif items and all(isinstance(item, list) for item in items):
                 encoded = proc.pad_tokens(items, processing)
             else:
                 encoded = proc.encode_texts(self._tokenizer, items, processing)

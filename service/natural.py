@@ -1,9 +1,9 @@
 """What a person has, and an answer in the task's words: a sentence, an image, some numbers.
 
 `POST /predict/{model}` takes an image file as the body, a form with files, a plain list or sentence as JSON,
-or JSON with one of `text`, `image` (base64), `pixels`, `graph`, `tensor`; where the model compares images
-with captions, `text` may go beside an image. It never fetches what a request points at. In a batch one bad
-item gets an error of its own and costs the others nothing.
+or JSON with one of `text`, `image` (base64), `pixels`, `graph`, `tensor`, or with `question` and `context`;
+where the model compares images with captions, `text` may go beside an image. It never fetches what a request
+points at. In a batch one bad item gets an error of its own and costs the others nothing.
 """
 
 import base64
@@ -25,6 +25,7 @@ from runtime.manifest import (
     ImageProcessing,
     TextProcessing,
 )
+from runtime.spans import FIELDS
 from runtime.tensor import TensorModel
 from service.batcher import Batcher
 from service.body import Body, complaint
@@ -39,6 +40,7 @@ _JSON: TypeAdapter[Any] = TypeAdapter(JsonValue)
 class Question(Body):
     """One of these, as the model's processing wants it. A list is a batch.
 
+    `question` and `context` go together; one of either may be asked of many of the other.
     `pixels` is one image, rows of grey values or of RGB triples from 0 to 255; `tensor` is one example.
     `graph` is `{features: a row for each node, edges: [[source, target], ...]}`, nodes numbered from 0.
     Beside an image, `text` is the captions to choose from.
@@ -49,6 +51,8 @@ class Question(Body):
     pixels: list[Any] | None = None
     graph: dict[str, Any] | list[Any] | None = None
     tensor: list[Any] | None = None
+    question: str | list[str] | None = None
+    context: str | list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,9 @@ def _items(model: TensorModel, question: Question) -> Items:
         return _captioned(_items(model, alone), question.text)
     given = [name for name, value in question if value is not None]
     wanted = _fields(model)
-    if len(given) != 1 or given[0] not in wanted:
+    if wanted == FIELDS and tuple(given) == FIELDS:
+        return _paired(question.question, question.context)
+    if wanted == FIELDS or len(given) != 1 or given[0] not in wanted:
         raise _wrong_kind(model)
     value = getattr(question, given[0])
     if given[0] in ("pixels", "tensor"):
@@ -179,17 +185,34 @@ def _takes_captions(model: TensorModel) -> bool:
     return isinstance(model.manifest.processing, CaptionedProcessing)
 
 
+def _paired(question: str | list[str] | None, context: str | list[str] | None) -> Items:
+    """Each question with its context; one that stands alone goes with all of the others."""
+    given = (question, context)
+    counts = {len(value) for value in given if isinstance(value, list)}
+    if len(counts) > 1:
+        raise InvalidRequest("send as many contexts as questions, or one for all", "context")
+    count = counts.pop() if counts else 1
+    columns = [value if isinstance(value, list) else [value] * count for value in given]
+    items = [dict(zip(FIELDS, pair, strict=True)) for pair in zip(*columns, strict=True)]
+    return Items(items, batch=any(isinstance(value, list) for value in given))
+
+
 def _fields(model: TensorModel) -> tuple[str, ...]:
     processing = model.manifest.processing
     if isinstance(processing, ImageProcessing | CaptionedProcessing):
         return ("image", "pixels")
     if isinstance(processing, GraphProcessing):
         return ("graph",)
+    if isinstance(processing, TextProcessing) and processing.pair:
+        return FIELDS
     return ("text",) if isinstance(processing, TextProcessing | DrawingProcessing) else ("tensor",)
 
 
 def _wrong_kind(model: TensorModel) -> InputError:
-    fields = " or ".join(f'{{"{name}": ...}}' for name in _fields(model))
+    wanted = _fields(model)
+    fields = " or ".join(f'{{"{name}": ...}}' for name in wanted)
+    if wanted == FIELDS:
+        fields = '{"question": ..., "context": ...}'
     return InvalidRequest(f"{model.manifest.tag} wants {fields}, and nothing else beside it")
 
 

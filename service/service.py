@@ -136,11 +136,15 @@ class ModelPress:
         image: list[str] | None = None,
         graph: list[dict[str, Any]] | None = None,
         tensor: list[Any] | None = None,
+        question: list[str] | None = None,
+        context: list[str] | None = None,
     ) -> list[dict[str, Any]]:
-        """Answers in the task's words to texts, images (base64 of PNG or JPEG), graphs, or one tensor."""
+        """Answers in the task's words to texts, images (base64), graphs, questions, or one tensor."""
         found = app.state.catalog.tensor(model)
-        question = natural.Question(text=text, image=image, graph=graph, tensor=tensor)
-        return await natural.ask(app.state.catalog.pool, found, question)
+        asked = natural.Question(
+            text=text, image=image, graph=graph, tensor=tensor, question=question, context=context
+        )
+        return await natural.ask(app.state.catalog.pool, found, asked)
 
     @bentoml.api  # type: ignore[untyped-decorator]
     @typed_errors

@@ -67,7 +67,9 @@ def _answer(source: SourceModel) -> Any:
     outputs = torch_predict(source.module, *names, source.processing)(inputs)
     file = source.files.get("tokenizer.json")
     tokenizer = load_tokenizer(file) if file else None
-    return answer(Run(source.task, source.processing, source.labels, inputs, outputs, tokenizer))[0]
+    items = (source.dataset.validation.raw or ())[:1]
+    about = (source.task, source.processing, source.labels)
+    return answer(Run(*about, inputs, outputs, tokenizer, items))[0]
 
 
 def _continued(source: SourceModel) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """`infer`: tensors in, tensors out; a prompt in and its continuation out, where the model generates text.
 
-A feed-forward model whose bundle tokenizes, or reads images, takes them as they are too: one BYTES tensor.
+A feed-forward model whose bundle tokenizes, or reads images, takes them as they are too: one BYTES tensor;
+questions and their contexts are two, `question` and `context`.
 """
+
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -10,6 +13,7 @@ from starlette.responses import Response
 from runtime.errors import InputError
 from runtime.manifest import CaptionedProcessing, ImageProcessing, Manifest, TextProcessing
 from runtime.processing import Array
+from runtime.spans import FIELDS
 from runtime.suggest import nearest
 from service.batcher import Batcher
 from service.body import parse
@@ -21,6 +25,8 @@ from service.open_inference.generate import generate
 from service.tensors import InputTensor, Parameters, decode, encode, texts
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+# What can be made of BYTES: texts, or images.
+_READABLE = (CaptionedProcessing, ImageProcessing, TextProcessing)
 
 
 class RequestedOutput(BaseModel):
@@ -61,16 +67,28 @@ async def infer(request: Request) -> Response:
 
 
 async def _tensors(catalog: Catalog, model: Batcher, inputs: dict[str, Array]) -> dict[str, Array]:
-    """The inputs; or what the bundle's processing makes of texts or images."""
+    """The inputs; or what the bundle's processing makes of texts, questions or images."""
     if not any(tensor.dtype.hasobject for tensor in inputs.values()):
         return inputs
-    processing = model.manifest.processing
-    readable = isinstance(processing, CaptionedProcessing | ImageProcessing | TextProcessing)
-    if len(inputs) != 1 or not readable:
-        raise InputError(f"{model.manifest.tag} takes BYTES as its only input, and only texts or images")
-    (given,) = inputs.values()
-    items = texts(given) if isinstance(processing, TextProcessing) else list(given.ravel())
-    return await catalog.pool.parse(model.model.encode, sum(map(len, given.ravel())), items)
+    manifest, processing = model.manifest, model.manifest.processing
+    if isinstance(processing, TextProcessing) and processing.pair:
+        items: list[Any] = _pairs(manifest, inputs)
+    elif len(inputs) != 1 or not isinstance(processing, _READABLE):
+        raise InputError(f"{manifest.tag} takes BYTES as its only input, and only texts or images")
+    else:
+        (given,) = inputs.values()
+        items = texts(given) if isinstance(processing, TextProcessing) else list(given.ravel())
+    size = sum(len(value) for tensor in inputs.values() for value in tensor.ravel())
+    return await catalog.pool.parse(model.model.encode, size, items)
+
+
+def _pairs(manifest: Manifest, inputs: dict[str, Array]) -> list[dict[str, str]]:
+    """Questions with their contexts. Raises InputError for other tensors, or unequal numbers."""
+    alike = all(tensor.dtype.hasobject for tensor in inputs.values()) and inputs.keys() == set(FIELDS)
+    if not alike or len({tensor.size for tensor in inputs.values()}) > 1:
+        raise InputError(f"{manifest.tag} takes two BYTES tensors of one size, 'question' and 'context'")
+    columns = [texts(inputs[name]) for name in FIELDS]
+    return [dict(zip(FIELDS, pair, strict=True)) for pair in zip(*columns, strict=True)]
 
 
 def _parsed(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Array]]:

@@ -130,7 +130,7 @@ def assert_answers_like_torch(model: TensorModel, source: SourceModel) -> None:
     predict = torch_predict(source.module, source.input_names, source.output_names, source.processing)
     tokenizer = load_tokenizer(source.files["tokenizer.json"]) if source.files else None
     about = (source.task, source.processing, source.labels)
-    expected = answer(Run(*about, inputs, predict(inputs), tokenizer))
+    expected = answer(Run(*about, inputs, predict(inputs), tokenizer, split.raw[:1]))
     assert_close(model.predict([split.raw[0]]), expected)
 
 

@@ -113,6 +113,19 @@ def write_embedder(folder: Path) -> Path:
     )
 
 
+def write_reader(folder: Path) -> Path:
+    """Answers any question with the context's `here`, whatever else is there."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    inputs = tuple(spec(name, "int64", "batch", "sequence") for name in names)
+    nodes = [
+        constant("table", [[0, 0], [0, 0], [0, 0], [6, 6]]),
+        helper.make_node("Gather", ["table", "input_ids"], ["logits"]),
+    ]
+    output = spec("logits", "float32", "batch", "sequence", 2)
+    processing = TextProcessing(max_length=8, token_type_ids=True, pair=True)
+    return write(folder, "question-answering", nodes, inputs, output, processing)
+
+
 def write_segmenter(folder: Path) -> Path:
     """A bright pixel is `thing`, a dark one `ground`."""
     nodes = [
@@ -198,7 +211,10 @@ def http(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx
     tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[pad]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
-    writers = (write_tagger, write_embedder, write_segmenter, write_detector, write_graph_net, write_matcher)
+    writers = (
+        *(write_tagger, write_reader, write_embedder, write_segmenter),
+        *(write_detector, write_graph_net, write_matcher),
+    )
     with serve(*[str(writer(folder)) for writer in writers]) as server:
         yield server.http
 
@@ -224,6 +240,52 @@ def test_a_sentences_words_are_tagged(http):
     ]
     assert "empty" in bad["error"]
     assert [each["label"] for each in second["tokens"]] == ["other"]
+
+
+READER = "question-answering"
+
+
+def test_a_question_is_answered_by_a_piece_of_its_context(http):
+    (answer,) = predict(http, READER, {"question": "here ada", "context": "ada lives  here"})
+    assert (answer["answer"], answer["start"], answer["end"]) == ("here", 11, 15)
+    assert 0.9 < answer["probability"] <= 1
+    first, bad, third = predict(http, READER, {"question": "ada", "context": ["here", " ", "Ада lives here"]})
+    assert (first["answer"], third["start"], third["end"]) == ("here", 10, 14)
+    assert "the context is empty" in bad["error"]
+
+
+def test_what_does_not_fit_of_a_context_is_cut_off(http):
+    (answer,) = predict(http, READER, {"question": "ada", "context": "lives " * 20 + "here"})
+    assert answer["answer"].startswith("lives")
+    assert answer["end"] <= len("lives " * 7)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"context": "ada"}, 'wants {"question": ..., "context": ...}'),
+        ({"question": "ada"}, 'wants {"question": ..., "context": ...}'),
+        ({"text": "ada"}, 'wants {"question": ..., "context": ...}'),
+        ("ada", 'wants {"question": ..., "context": ...}'),
+        ({"question": " ", "context": "ada"}, "the question is empty"),
+        ({"question": "ada " * 9, "context": "ada"}, "no room for context"),
+        ({"question": ["ada"] * 2, "context": ["ada"] * 3}, "as many contexts as questions"),
+        ({"question": [], "context": "ada"}, "the batch is empty"),
+    ],
+)
+def test_a_question_that_is_none_is_refused(http, body, message):
+    answer = http.post(f"/predict/{READER}-tiny", json=body)
+    assert answer.status_code == 400, answer.text
+    assert message in answer.json()["error"]
+
+
+def test_a_question_and_its_context_are_two_tensors_of_the_protocol(http):
+    url = f"/v2/models/{READER}-tiny/infer"
+    question = {"name": "question", "datatype": "BYTES", "shape": [1], "data": ["ada"]}
+    context = {"name": "context", "datatype": "BYTES", "shape": [1], "data": ["lives here"]}
+    answer = http.post(url, json={"inputs": [question, context]})
+    assert answer.json()["outputs"][0]["data"] == [0, 0, 0, 0, 6, 6]
+    assert http.post(url, json={"inputs": [question]}).status_code == 400
 
 
 def test_a_sentence_gets_its_vector(http):
