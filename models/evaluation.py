@@ -6,6 +6,8 @@ knows nothing of confidence intervals; the rows of `scores` are what a bootstrap
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +17,10 @@ from models.datasets.dataset import IGNORED, Array, Dataset, Split
 from models.detection import match_rows, mean_average_precision, overlap_rows
 from models.drawing import drawing_rows, intra_class_distance
 from models.errors import DataError
+from models.generation import torch_answers
+from models.text_metrics import bleu, rouge_l, text_rows
 from runtime.drawing import denoise
-from runtime.manifest import DrawingProcessing, Processing, TextProcessing
+from runtime.manifest import DrawingProcessing, GenerationProcessing, Processing, TextProcessing
 from runtime.processing import pool
 
 Predict = Callable[[dict[str, Array]], dict[str, Array]]
@@ -63,17 +67,20 @@ def evaluate(
     "-50" and "box-iou" detections as `models.detection` has them; "intra-class-frechet" drawings as
     `models.drawing` has them; "reconstruction-error" images like the targets; "perplexity"
     [B, S, vocabulary]; "spearman" vectors [B, width], or token vectors [B, S, width] together with the
-    TextProcessing that says how to pool them. Raises DataError when the split has no targets.
+    TextProcessing that says how to pool them; "bleu" and "rouge-l" texts [B], for the split's references.
+    Raises DataError when the split has no targets.
     """
     if split.targets is None:
         raise DataError(f"the data has no labels, and {metric} needs them; give data with labels")
-    chosen = _METRICS[metric]
+    chosen, targets = _METRICS[metric], split.targets
+    if split.references is not None:
+        targets = np.array(split.references, object)
     scores = []
-    for start in range(0, len(split.targets), batch_size):
+    for start in range(0, len(targets), batch_size):
         rows = slice(start * chosen.inputs_per_target, (start + batch_size) * chosen.inputs_per_target)
         inputs = {name: array[rows] for name, array in split.inputs.items()}
         output = _pooled(next(iter(predict(inputs).values())), inputs, processing)
-        scores.append(chosen.score(output, split.targets[start : start + batch_size]))
+        scores.append(chosen.score(output, targets[start : start + batch_size]))
     return Evaluation(metric, np.concatenate(scores))
 
 
@@ -83,7 +90,7 @@ def metric_for(dataset: Dataset) -> str | None:
         targets = dataset.validation.targets
         classes = targets is not None and targets.dtype.kind in "iu" and targets.ndim == 1
         return "accuracy" if classes else None
-    return _TASK_METRICS[dataset.task]
+    return dataset.metric or _TASK_METRICS[dataset.task]
 
 
 def torch_predict(
@@ -91,12 +98,16 @@ def torch_predict(
     input_names: Sequence[str],
     output_names: Sequence[str],
     processing: Processing | None = None,
+    tokenizer: Path | None = None,
 ) -> Predict:
     """`module` as a function of named numpy arrays; it is called with tensors in the order of `input_names`.
 
     The module may return a tensor, a tuple of them, or a mapping such as transformers' outputs. Where
-    `processing` says that it is a step of a diffusion, all steps are run.
+    `processing` says that it is a step of a diffusion, all steps are run; where it says that the module reads
+    a source, its whole answer is generated and put into words by `tokenizer`.
     """
+    if isinstance(processing, GenerationProcessing) and processing.start_ids and tokenizer:
+        return partial(torch_answers, module, processing, tokenizer)
 
     def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
         device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
@@ -207,6 +218,8 @@ _METRICS = {
     ),
     "mean-iou": _Metric(_overlaps, _mean_iou, True),
     "node-accuracy": _Metric(_node_hits, lambda scores: float(scores.mean()), True),
+    "bleu": _Metric(text_rows, bleu, True),
+    "rouge-l": _Metric(text_rows, rouge_l, True),
     "perplexity": _Metric(
         _token_losses, lambda scores: float(np.exp(scores[:, 0].sum() / scores[:, 1].sum())), False
     ),
@@ -220,6 +233,7 @@ _TASK_METRICS = {
     "text-classification": "accuracy",
     "token-classification": "token-accuracy",
     "text-generation": "perplexity",
+    "text2text-generation": "bleu",
     "embedding": "spearman",
     "node-classification": "node-accuracy",
     "segmentation": "mean-iou",

@@ -25,14 +25,16 @@ IGNORED = -100
 class Split:
     """Examples along the first axis of every array.
 
-    `targets` by task: classification int64 [examples]; token classification and text generation int64
+    `targets` by task: classification int64 [examples]; token classification and generation int64
     [examples, sequence], IGNORED where nothing is scored (for generation, the token that follows); embedding
-    float64 [pairs], where rows 2i and 2i+1 of the inputs are pair i. `raw` has the images or texts.
+    float64 [pairs], where rows 2i and 2i+1 of the inputs are pair i. `raw` has the images or texts, and
+    `references` the answers that are judged as texts, those of an encoder-decoder.
     """
 
     inputs: dict[str, Array]
     targets: Array | None
     raw: Sequence[Any] | None = None
+    references: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -42,7 +44,8 @@ class Split:
 class Dataset:
     """A data set as one model sees it. `fingerprint` covers its content and split, not the processing.
 
-    `files` are what the processing needs at serving time, such as {"tokenizer.json": path}.
+    `files` are what the processing needs at serving time, such as {"tokenizer.json": path}. `metric` is what
+    it is judged by, where that is not the task's usual one.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Dataset:
     processing: Processing
     load: Callable[[SplitName], Split] = field(repr=False)
     files: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    metric: str | None = None
 
     @cached_property
     def train(self) -> Split:

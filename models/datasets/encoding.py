@@ -4,7 +4,7 @@ It reads no files. Everything here is one pass over a whole split: the sets we t
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from models.datasets.dataset import IGNORED, Array, Split
 from models.errors import DataError
-from runtime.manifest import ImageProcessing, TextProcessing
+from runtime.manifest import GenerationProcessing, ImageProcessing, Processing, TextProcessing
 from runtime.processing import encode_texts, load_tokenizer, preprocess_images
 
 Targets = Sequence[int] | Array | None
@@ -55,6 +55,44 @@ def word_split(
     return Split(inputs, targets, texts)
 
 
+def answer_split(
+    pairs: Sequence[tuple[str, str]], processing: GenerationProcessing, tokenizer: Path, window: int
+) -> Split:
+    """Sources and answers for an encoder-decoder, int64 [examples, longest] each, padded on the right.
+
+    `input_ids` and `attention_mask` are the source with what the tokenizer puts around it;
+    `decoder_input_ids` the answer after `start_ids`, and the targets what follows each of its tokens. Longer
+    than `window` tokens, both are cut. The answers as they are written are the `references`.
+    """
+    loaded = load_tokenizer(tokenizer)
+    sources, answers = [source for source, _ in pairs], [answer for _, answer in pairs]
+    start, end = list(processing.start_ids), list(processing.eos_ids[:1]) or [IGNORED]
+    input_ids = _padded([encoding.ids[:window] for encoding in loaded.encode_batch_fast(sources)])
+    encodings = loaded.encode_batch_fast(answers, add_special_tokens=False)
+    tokens = [encoding.ids[: window - len(start)] for encoding in encodings]
+    wanted = _padded([[IGNORED] * (len(start) - 1) + row + end for row in tokens])
+    inputs = {
+        "input_ids": np.maximum(input_ids, 0),
+        "attention_mask": (input_ids != IGNORED).astype(np.int64),
+        "decoder_input_ids": np.maximum(_padded([start + row for row in tokens]), 0),
+    }
+    return Split(inputs, wanted, sources, answers)
+
+
+def reads_sources(name: str, processing: Processing) -> GenerationProcessing:
+    """`processing` where it is of an encoder-decoder. Raises DataError on behalf of data set `name`."""
+    if not isinstance(processing, GenerationProcessing) or not processing.start_ids:
+        raise DataError(f"data set '{name}' holds sources and answers, and this model is no encoder-decoder")
+    return processing
+
+
+def source_tokens(inputs: Mapping[str, Array]) -> list[list[int]]:
+    """The tokens of each row of `input_ids` [rows, sequence], without its padding."""
+    mask = inputs.get("attention_mask", np.ones_like(inputs["input_ids"]))
+    rows = zip(inputs["input_ids"], mask.astype(bool), strict=True)
+    return [tokens[kept].tolist() for tokens, kept in rows]
+
+
 def encode_corpus(tokenizer: Tokenizer, documents: Iterable[str], end_of_text: int | None) -> Array:
     """Documents as one stream of tokens, int64 [tokens], with `end_of_text` after each."""
     encodings = tokenizer.encode_batch_fast(list(documents), add_special_tokens=False)
@@ -93,6 +131,14 @@ def _first_tokens(tokenizer: Tokenizer, text: str, words: int, row: int) -> list
             if start < end and start < last and end > first:
                 found.setdefault(word, position)
     return [(position, word) for word, position in found.items()]
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Array:
+    """Rows of any length as int64 [rows, longest], IGNORED where one has ended."""
+    padded: Array = np.full((len(rows), max(map(len, rows))), IGNORED, np.int64)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return padded
 
 
 def _integers(targets: Targets) -> Array | None:

@@ -235,7 +235,8 @@ def _evaluated(spec: ModelSpec, module: nn.Module, dataset: Dataset, metric: str
     from models.evaluation import evaluate, torch_predict
 
     names = tuple(dataset.validation.inputs)
-    predict = torch_predict(module, names, spec.outputs, dataset.processing)
+    tokenizer = dataset.files.get("tokenizer.json")
+    predict = torch_predict(module, names, spec.outputs, dataset.processing, tokenizer)
     return evaluate(predict, dataset.validation, metric, EVALUATION_BATCH, dataset.processing)
 
 
