@@ -7,8 +7,8 @@
 
 Every engine is a process that stands by while another is timed; rounds visit them in turn and the medians
 are printed, so that a noisy neighbour disturbs all alike. An engine that cannot run leaves its reason in the
-table. float32 is left out for its time and memory; `--all` adds it. llama.cpp is built without its AMX kernels:
-release 0.3.36 of its Python package crashes in them (`peers.sh`).
+table. float32 is left out for its time and memory; `--all` adds it. llama.cpp is built without its AMX
+kernels: release 0.3.36 of its Python package crashes in them (`peers.sh`).
 """
 
 import argparse
