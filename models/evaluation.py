@@ -67,8 +67,8 @@ def evaluate(
     "-50" and "box-iou" detections as `models.detection` has them; "intra-class-frechet" drawings as
     `models.drawing` has them; "reconstruction-error" images like the targets; "perplexity"
     [B, S, vocabulary]; "spearman" vectors [B, width], or token vectors [B, S, width] together with the
-    TextProcessing that says how to pool them; "bleu" and "rouge-l" texts [B], for the split's references.
-    Raises DataError when the split has no targets.
+    TextProcessing that says how to pool them; "bleu" and "rouge-l" texts [B], for the split's references;
+    "neighbour-accuracy" similarities [B, vocabulary]. Raises DataError when the split has no targets.
     """
     if split.targets is None:
         raise DataError(f"the data has no labels, and {metric} needs them; give data with labels")
@@ -194,6 +194,12 @@ def _cosines(vectors: Array, targets: Array) -> Array:
     return np.stack([(first * second).sum(1) / np.maximum(norms, 1e-12), targets], 1)
 
 
+def _chosen(similarity: Array, targets: Array) -> Array:
+    """Whether the first of `targets` [B, candidates] is the most similar of them."""
+    offered = np.take_along_axis(similarity, targets, 1)
+    return np.asarray((offered[:, :1] > offered[:, 1:]).all(1), np.float64)[:, None]
+
+
 def _unexplained(images: Array, targets: Array) -> Array:
     """Of each image, the squared error and what it would be of a plain grey one, [B, 2]."""
     axes = tuple(range(1, targets.ndim))
@@ -217,6 +223,7 @@ _METRICS = {
         _unexplained, lambda scores: float(scores[:, 0].sum() / scores[:, 1].sum()), False
     ),
     "mean-iou": _Metric(_overlaps, _mean_iou, True),
+    "neighbour-accuracy": _Metric(_chosen, lambda scores: float(scores.mean()), True),
     "node-accuracy": _Metric(_node_hits, lambda scores: float(scores.mean()), True),
     "bleu": _Metric(text_rows, bleu, True),
     "rouge-l": _Metric(text_rows, rouge_l, True),
@@ -240,4 +247,5 @@ _TASK_METRICS = {
     "object-detection": "mean-average-precision-50",
     "image-reconstruction": "reconstruction-error",
     "image-generation": "intra-class-frechet",
+    "word-vectors": "neighbour-accuracy",
 }

@@ -14,9 +14,17 @@ from tokenizers import Tokenizer
 from runtime.captions import captions_of, rank_captions
 from runtime.detection import Detections, detect
 from runtime.drawing import drawn, restored
-from runtime.manifest import ImageProcessing, Processing, Suppression, Task, TextProcessing
+from runtime.manifest import (
+    ImageProcessing,
+    Processing,
+    Suppression,
+    Task,
+    TextProcessing,
+    WordProcessing,
+)
 from runtime.processing import Array, classify, png, pool, tag_tokens
 from runtime.spans import answer_questions
+from runtime.words import nearest_words, rows_asked
 
 Answer = dict[str, Any]
 
@@ -140,6 +148,17 @@ def _vectors(run: Run) -> list[Answer]:
     ]
 
 
+def _words(run: Run) -> list[Answer]:
+    """`{vector, neighbours: [{word, similarity}]}`, the nearest other words of the vocabulary."""
+    assert isinstance(run.processing, WordProcessing)
+    asked = rows_asked(run.inputs, run.processing)
+    found = nearest_words(run.outputs["similarity"], asked, run.labels)
+    return [
+        {"vector": vector.tolist(), "neighbours": nearest}
+        for vector, nearest in zip(run.outputs["vector"], found, strict=True)
+    ]
+
+
 def _tensors(run: Run) -> list[Answer]:
     return [
         {name: output[row].tolist() for name, output in run.outputs.items()} for row in range(len(run.first))
@@ -158,4 +177,5 @@ _TASKS: Mapping[str, Callable[[Run], list[Answer]]] = {
     "segmentation": _masks,
     "image-reconstruction": _reconstructions,
     "image-generation": _drawings,
+    "word-vectors": _words,
 }

@@ -24,6 +24,7 @@ Task = Literal[
     "segmentation",
     "image-reconstruction",
     "image-generation",
+    "word-vectors",
     "tensor",
 ]
 DType = Literal["float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool"]
@@ -163,6 +164,28 @@ class DrawingProcessing(Frozen):
     diffusion: Diffusion | None = None
 
 
+class Subwords(Frozen):
+    """The pieces that a word's vector is summed from: n-grams of `shortest` to `longest` characters.
+
+    Each is hashed into one of `buckets`; a word has at most `most` of them, itself included.
+    """
+
+    shortest: int = Field(default=3, ge=1)
+    longest: int = 5
+    buckets: int = Field(ge=1)
+    most: int = Field(ge=1)
+
+
+class WordProcessing(Frozen):
+    """A word becomes `word_ids` int64 [batch], its place among the labels.
+
+    With `subwords` it becomes `subword_ids` int64 [batch, most], padded with zeros, and need not be a label.
+    """
+
+    kind: Literal["word"] = "word"
+    subwords: Subwords | None = None
+
+
 Processing = Annotated[
     TensorProcessing
     | ImageProcessing
@@ -170,7 +193,8 @@ Processing = Annotated[
     | CaptionedProcessing
     | GenerationProcessing
     | GraphProcessing
-    | DrawingProcessing,
+    | DrawingProcessing
+    | WordProcessing,
     Field(discriminator="kind"),
 ]
 

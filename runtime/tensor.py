@@ -28,10 +28,12 @@ from runtime.manifest import (
     Manifest,
     TensorSpec,
     TextProcessing,
+    WordProcessing,
 )
 from runtime.processing import Array
 from runtime.session import open_session
 from runtime.spans import encode_questions
+from runtime.words import encode_words, number_words
 
 
 class TensorModel:
@@ -82,8 +84,8 @@ class TensorModel:
         """Answers in the task's own words, one for each item.
 
         As the bundle's processing says, an item is an image (or its encoded bytes), one with captions (see
-        `runtime.captions`), a text, a question with its context (see `runtime.spans`), a label to draw (see
-        `runtime.drawing`), a graph (see `runtime.graphs`), or one example's tensor.
+        `runtime.captions`), a text, a word, a question with its context (see `runtime.spans`), a label to
+        draw (see `runtime.drawing`), a graph (see `runtime.graphs`), or one example's tensor.
         """
         inputs = self.encode(items)
         return self.answers(self.run(inputs), inputs, items)
@@ -107,6 +109,10 @@ class TensorModel:
         if not isinstance(processing, TextProcessing):
             return None
         return proc.load_tokenizer(self.bundle.file(processing.tokenizer))
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return number_words(self.manifest.labels)
 
     def encode(self, items: Sequence[Any]) -> dict[str, Array]:
         """Items as the graph's inputs, as the bundle's processing says. A list of ints is a text's tokens.
@@ -132,6 +138,8 @@ class TensorModel:
             return encode_captioned(items, *about, max_pixels=self._max_pixels)
         if isinstance(processing, DrawingProcessing):
             return encode_requests(items, processing, self.manifest.labels)
+        if isinstance(processing, WordProcessing):
+            return encode_words(items, processing, self._rows)
         if isinstance(processing, GraphProcessing):
             return batch_graphs(items, processing)
         if not len(items):

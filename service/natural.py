@@ -24,6 +24,7 @@ from runtime.manifest import (
     GraphProcessing,
     ImageProcessing,
     TextProcessing,
+    WordProcessing,
 )
 from runtime.spans import FIELDS
 from runtime.tensor import TensorModel
@@ -205,7 +206,8 @@ def _fields(model: TensorModel) -> tuple[str, ...]:
         return ("graph",)
     if isinstance(processing, TextProcessing) and processing.pair:
         return FIELDS
-    return ("text",) if isinstance(processing, TextProcessing | DrawingProcessing) else ("tensor",)
+    reads = isinstance(processing, TextProcessing | DrawingProcessing | WordProcessing)
+    return ("text",) if reads else ("tensor",)
 
 
 def _wrong_kind(model: TensorModel) -> InputError:

@@ -16,6 +16,7 @@ from models.zoo.catalog import (
     recurrent,
     segmentation,
     vision_transformers,
+    word_vectors,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "recurrent",
     "segmentation",
     "vision_transformers",
+    "word_vectors",
 ]

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runtime.errors import InputError
-from runtime.manifest import CaptionedProcessing, ImageProcessing, Manifest, TextProcessing
+from runtime.manifest import CaptionedProcessing, ImageProcessing, Manifest, TextProcessing, WordProcessing
 from runtime.processing import Array
 from runtime.spans import FIELDS
 from runtime.suggest import nearest
@@ -26,7 +26,7 @@ from service.tensors import InputTensor, Parameters, decode, encode, texts
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 # What can be made of BYTES: texts, or images.
-_READABLE = (CaptionedProcessing, ImageProcessing, TextProcessing)
+_READABLE = (CaptionedProcessing, ImageProcessing, TextProcessing, WordProcessing)
 
 
 class RequestedOutput(BaseModel):
@@ -77,7 +77,8 @@ async def _tensors(catalog: Catalog, model: Batcher, inputs: dict[str, Array]) -
         raise InputError(f"{manifest.tag} takes BYTES as its only input, and only texts or images")
     else:
         (given,) = inputs.values()
-        items = texts(given) if isinstance(processing, TextProcessing) else list(given.ravel())
+        reads_text = isinstance(processing, TextProcessing | WordProcessing)
+        items = texts(given) if reads_text else list(given.ravel())
     size = sum(len(value) for tensor in inputs.values() for value in tensor.ravel())
     return await catalog.pool.parse(model.model.encode, size, items)
 

@@ -28,6 +28,7 @@ from runtime.manifest import (
     Task,
     TensorSpec,
     TextProcessing,
+    WordProcessing,
 )
 
 WORDS = {"[pad]": 0, "ada": 1, "lives": 2, "here": 3}
@@ -50,13 +51,14 @@ def write(
     task: Task,
     nodes: list[NodeProto],
     inputs: tuple[TensorSpec, ...],
-    output: TensorSpec,
+    outputs: TensorSpec | tuple[TensorSpec, ...],
     processing: Processing,
     labels: tuple[str, ...] = (),
 ) -> Path:
+    given = outputs if isinstance(outputs, tuple) else (outputs,)
     infos = [
         [helper.make_tensor_value_info(each.name, KINDS[each.dtype], each.shape) for each in group]
-        for group in (inputs, (output,))
+        for group in (inputs, given)
     ]
     model = helper.make_model(
         helper.make_graph(nodes, task, *infos), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
@@ -69,7 +71,7 @@ def write(
         name=task,
         variant="tiny",
         task=task,
-        signature=Signature(inputs=inputs, outputs=(output,)),
+        signature=Signature(inputs=inputs, outputs=given),
         processing=processing,
         labels=labels,
         graph=FeedForwardGraph(),
@@ -205,6 +207,22 @@ def write_matcher(folder: Path) -> Path:
     return write(folder, "zero-shot-image-classification", nodes, inputs, output, processing, labels)
 
 
+def write_word_vectors(folder: Path) -> Path:
+    """Twelve words on a circle: each is nearest to the two beside it."""
+    angles = np.arange(12) * np.pi / 6
+    table = np.stack([np.cos(angles), np.sin(angles)], 1)
+    nodes = [
+        constant("table", table),
+        helper.make_node("Gather", ["table", "word_ids"], ["vector"]),
+        constant("columns", table.T),
+        helper.make_node("MatMul", ["vector", "columns"], ["similarity"]),
+    ]
+    inputs = (spec("word_ids", "int64", "batch"),)
+    outputs = (spec("similarity", "float32", "batch", 12), spec("vector", "float32", "batch", 2))
+    labels = tuple(f"hour{hour}" for hour in range(12))
+    return write(folder, "word-vectors", nodes, inputs, outputs, WordProcessing(), labels)
+
+
 @pytest.fixture(scope="module")
 def http(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("tasks")
@@ -213,7 +231,7 @@ def http(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx
     tokenizer.save(str(folder / "tokenizer.json"))
     writers = (
         *(write_tagger, write_reader, write_embedder, write_segmenter),
-        *(write_detector, write_graph_net, write_matcher),
+        *(write_detector, write_graph_net, write_matcher, write_word_vectors),
     )
     with serve(*[str(writer(folder)) for writer in writers]) as server:
         yield server.http
@@ -377,6 +395,29 @@ def test_a_graphs_nodes_are_labelled_and_no_padding_is(http):
     assert predict(http, "node-classification", [small, large]) == [answers[0], answers[2]]
 
 
+def test_a_word_gets_its_vector_and_its_neighbours(http):
+    (only,) = predict(http, "word-vectors", {"text": "Hour3"})
+    np.testing.assert_allclose(only["vector"], [0, 1], atol=1e-6)
+    assert len(only["neighbours"]) == 10
+    assert {each["word"] for each in only["neighbours"][:2]} == {"hour2", "hour4"}
+    assert only["neighbours"][0]["similarity"] == pytest.approx(3**0.5 / 2, abs=1e-5)
+    assert "hour3" not in [each["word"] for each in only["neighbours"]]
+
+
+def test_an_unknown_word_costs_the_others_nothing(http):
+    first, unknown, empty, two, last = predict(
+        http, "word-vectors", ["hour0", "夜", "", "hour1 hour2", "hour11"]
+    )
+    assert "'夜' is not among the 12 words" in unknown["error"]
+    assert "empty" in empty["error"]
+    assert "2 words" in two["error"]
+    np.testing.assert_allclose(first["vector"], [1, 0], atol=1e-6)
+    assert {each["word"] for each in last["neighbours"][:2]} == {"hour10", "hour0"}
+    answer = http.post("/predict/word-vectors-tiny", json={"text": "minute"})
+    assert answer.status_code == 400
+    assert "'minute' is not among" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
     "graph",
     [
@@ -405,3 +446,6 @@ def test_tensors_go_in_and_out_by_the_protocol(http):
     texts = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["ada", "here"]}
     answer = http.post("/v2/models/token-classification-tiny/infer", json={"inputs": [texts]})
     assert answer.json()["outputs"][0]["data"] == [0, 4, 4, 0]
+    words = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["hour0"]}
+    answer = http.post("/v2/models/word-vectors-tiny/infer", json={"inputs": [words]})
+    assert {each["name"] for each in answer.json()["outputs"]} == {"similarity", "vector"}
