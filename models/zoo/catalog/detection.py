@@ -9,19 +9,26 @@ _RECIPE = TrainingRecipe(
 )
 
 
-def _detector(name: str, parameters: int, source: str) -> None:
+def _detector(
+    name: str,
+    parameters: int,
+    source: str,
+    module: str = "detection",
+    loss: str = "detection_loss",
+    training: TrainingRecipe = _RECIPE,
+) -> None:
     register(
         ModelSpec(
             name=name,
             family="detection",
             task="object-detection",
-            build=f"models.zoo.detection:{name}",
-            objective="models.zoo.detection:detection_loss",
+            build=f"models.zoo.{module}:{name.replace('-', '_')}",
+            objective=f"models.zoo.{module}:{loss}",
             dataset="scenes",
             metric="mean-average-precision-50",
             also=("mean-average-precision", "box-iou"),
             floor=0.8,
-            training=_RECIPE,
+            training=training,
             parameters=parameters,
             source=source,
             outputs=("detections",),
@@ -30,5 +37,13 @@ def _detector(name: str, parameters: int, source: str) -> None:
     )
 
 
+def _region_detector(name: str, parameters: int, source: str, steps: int) -> None:
+    training = TrainingRecipe(
+        steps=steps, batch_size=16, learning_rate=3e-3, clip_norm=5.0, max_seconds=150.0, threads=1
+    )
+    _detector(name, parameters, source, "region_detection", "region_loss", training)
+
+
 _detector("yolo", 100_118, "Redmon et al., You only look once, arXiv:1506.02640, 2015")
 _detector("ssd", 139_136, "Liu et al., SSD: single shot multibox detector, arXiv:1512.02325, 2015")
+_region_detector("faster-r-cnn", 271_734, "Ren et al., Faster R-CNN, arXiv:1506.01497, 2015", steps=900)
