@@ -37,13 +37,18 @@ def _detector(
     )
 
 
-def _region_detector(name: str, parameters: int, source: str, steps: int) -> None:
+def _region_detector(name: str, parameters: int, source: str, steps: int, batch_size: int = 16) -> None:
     training = TrainingRecipe(
-        steps=steps, batch_size=16, learning_rate=3e-3, clip_norm=5.0, max_seconds=150.0, threads=1
+        steps=steps, batch_size=batch_size, learning_rate=3e-3, clip_norm=5.0, max_seconds=150.0, threads=1
     )
     _detector(name, parameters, source, "region_detection", "region_loss", training)
 
 
 _detector("yolo", 100_118, "Redmon et al., You only look once, arXiv:1506.02640, 2015")
 _detector("ssd", 139_136, "Liu et al., SSD: single shot multibox detector, arXiv:1512.02325, 2015")
+_region_detector(
+    *("r-cnn", 123_359, "Girshick et al., Rich feature hierarchies, arXiv:1311.2524, 2014"),
+    steps=700,
+    batch_size=8,
+)
 _region_detector("faster-r-cnn", 271_734, "Ren et al., Faster R-CNN, arXiv:1506.01497, 2015", steps=900)
