@@ -51,4 +51,5 @@ _region_detector(
     steps=700,
     batch_size=8,
 )
+_region_detector("fast-r-cnn", 250_167, "Girshick, Fast R-CNN, arXiv:1504.08083, 2015", steps=700)
 _region_detector("faster-r-cnn", 271_734, "Ren et al., Faster R-CNN, arXiv:1506.01497, 2015", steps=900)
