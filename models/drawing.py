@@ -1,9 +1,11 @@
-"""How good drawings are: the Frechet distance to real ones, class by class, in a classifier's features.
+"""How good drawings are: the Frechet distance to real ones, class by class, in a classifier's features,
+and how many of the classes that classifier recognises.
 
 The mean over classes is intra-FID (Miyato and Koyama, 2018, arXiv:1802.05637): a class that is never drawn,
 one that is always drawn alike, and drawings of another label than was asked for are each far from the real
 ones. The classifier is a linear discriminant on 8 x 8 pixels, whose features have a spread of one within a
 class: always drawing a class's mean costs about 9. Figures are comparable only within this project.
+Coverage says what the distance's mean can hide, that a class is not drawn at all; it does not see variety.
 """
 
 from functools import cache
@@ -15,6 +17,8 @@ from models.datasets.dataset import Array
 from models.errors import MissingExtra
 
 FEATURES, SIDE = 9, 8
+# Of the drawings asked for a class, the share that must be read as it before the class counts as covered.
+RECOGNISED = 0.5
 
 
 def drawing_rows(drawn: Array, real: Array) -> Array:
@@ -33,6 +37,22 @@ def intra_class_distance(rows: Array) -> float:
     classes = [rows[rows[:, -1] == label] for label in np.unique(rows[:, -1])]
     wide = [each for each in classes if len(each) > 1]
     return float(np.mean([frechet_distance(each[:, :FEATURES], each[:, FEATURES:-1]) for each in wide]))
+
+
+def recognition_rows(drawn: Array, real: Array) -> Array:
+    """A row each, float64 [batch, 2]: the class that was asked for, and the one that the drawing is read as.
+
+    Images as for `drawing_rows`; what the classifier reads in the real one stands for the label here too.
+    """
+    classifier = _classifier()
+    return np.stack([classifier.predict(_small(each)) for each in (real, drawn)], 1).astype(np.float64)
+
+
+def class_coverage(rows: Array) -> float:
+    """How many of the classes asked for are read in at least half of the drawings asked for them."""
+    asked, read = rows.T
+    shares = [(read[asked == label] == label).mean() for label in np.unique(asked)]
+    return float(sum(share >= RECOGNISED for share in shares))
 
 
 def frechet_distance(one: Array, other: Array) -> float:

@@ -15,7 +15,7 @@ from torch import nn
 
 from models.datasets.dataset import IGNORED, Array, Dataset, Split
 from models.detection import match_rows, mean_average_precision, overlap_rows
-from models.drawing import drawing_rows, intra_class_distance
+from models.drawing import class_coverage, drawing_rows, intra_class_distance, recognition_rows
 from models.errors import DataError
 from models.generation import torch_answers
 from models.text_metrics import bleu, rouge_l, text_rows
@@ -64,8 +64,8 @@ def evaluate(
 
     The first output is judged. "accuracy" takes logits [B, classes]; "token-accuracy" [B, S, classes];
     "node-accuracy" [B, nodes, classes]; "mean-iou" [B, height, width, classes]; "mean-average-precision",
-    "-50" and "box-iou" detections as `models.detection` has them; "intra-class-frechet" drawings as
-    `models.drawing` has them; "reconstruction-error" images like the targets; "perplexity"
+    "-50" and "box-iou" detections as `models.detection` has them; "intra-class-frechet" and "class-coverage"
+    drawings as `models.drawing` has them; "reconstruction-error" images like the targets; "perplexity"
     [B, S, vocabulary]; "spearman" vectors [B, width], or token vectors [B, S, width] together with the
     TextProcessing that says how to pool them; "bleu" and "rouge-l" texts [B], for the split's references;
     "neighbour-accuracy" similarities [B, vocabulary]. Raises DataError when the split has no targets.
@@ -219,6 +219,7 @@ _METRICS = {
     ),
     "box-iou": _Metric(overlap_rows, lambda scores: float(scores[:, 0].sum() / scores[:, 1].sum()), True),
     "intra-class-frechet": _Metric(drawing_rows, intra_class_distance, False),
+    "class-coverage": _Metric(recognition_rows, class_coverage, True),
     "reconstruction-error": _Metric(
         _unexplained, lambda scores: float(scores[:, 0].sum() / scores[:, 1].sum()), False
     ),

@@ -33,6 +33,7 @@ def _generative(
             objective=f"models.zoo.generative:{loss}",
             dataset="drawings",
             metric=metric,
+            also=("class-coverage",) if task == "image-generation" else (),
             floor=floor,
             training=training,
             parameters=parameters,
