@@ -52,6 +52,7 @@ class TensorModel:
         self.manifest: Manifest = bundle.manifest
         self._session = open_session(bundle.file(graph.file), threads=threads)
         self._max_pixels = max_pixels
+        self._inputs = {spec.name: spec for spec in self.manifest.signature.inputs}
         self._outputs = [output.name for output in self.manifest.signature.outputs]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -92,14 +93,19 @@ class TensorModel:
 
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty."""
-        expected = {spec.name: spec for spec in self.manifest.signature.inputs}
-        if unknown := sorted(inputs.keys() - expected.keys()):
-            raise InputError(f"unknown input '{unknown[0]}'; {self.manifest.tag} takes {_list(expected)}")
-        if missing := sorted(expected.keys() - inputs.keys()):
-            raise InputError(f"input '{missing[0]}' is missing; {self.manifest.tag} takes {_list(expected)}")
+        expected = self._inputs
+        if inputs.keys() != expected.keys():
+            raise self._misnamed(inputs)
         axes: dict[str, int] = {}
         for name, spec in expected.items():
             _check_tensor(inputs[name], spec, axes)
+
+    def _misnamed(self, inputs: Mapping[str, Array]) -> InputError:
+        expected, tag = self._inputs, self.manifest.tag
+        if unknown := sorted(inputs.keys() - expected.keys()):
+            return InputError(f"unknown input '{unknown[0]}'; {tag} takes {_list(expected)}")
+        missing = min(expected.keys() - inputs.keys())
+        return InputError(f"input '{missing}' is missing; {tag} takes {_list(expected)}")
 
     @cached_property
     def _tokenizer(self) -> Tokenizer | None:

@@ -125,10 +125,11 @@ class Batcher:
         Cancelled before its batch begins, it is never computed.
         """
         self.model.check(inputs)
-        job = self._admit(inputs)
+        job = self._job(inputs)
         if self._is_instant(job):
-            self._flush()
+            self._begin([job])
         else:
+            self._admit(job)
             self._schedule()
         try:
             outputs = job.answer.result() if job.answer.done() else await job.answer
@@ -176,23 +177,23 @@ class Batcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._threads = _threads()
 
-    def _admit(self, inputs: Mapping[str, Array]) -> _Job:
+    def _job(self, inputs: Mapping[str, Array]) -> _Job:
         rows, length = size(inputs, self._layout)
         self.check_room(rows)
         loop = asyncio.get_running_loop()
-        now, deadline = loop.time(), context.deadline()
-        needed = self._expected_seconds(rows, length)
-        if now + needed > deadline:
+        return _Job(inputs, rows, length, context.deadline(), loop.time(), loop.create_future())
+
+    def _admit(self, job: _Job) -> None:
+        needed = self._expected_seconds(job.rows, job.length)
+        if job.queued + needed > job.deadline:
             metrics.REJECTIONS.labels("deadline").inc()
             raise DeadlineUnmeetable(
                 f"{self.manifest.tag} would answer in {needed:.3f} s, which is too late for this request; "
                 "allow more time or try again later",
                 self.backlog,
             )
-        job = _Job(inputs, rows, length, deadline, now, loop.create_future())
         self._waiting.append(job)
         self._count(job, 1)
-        return job
 
     def check_room(self, rows: int = 1) -> None:
         """Raise TooBusy where the queue is full; before a request is parsed, that costs next to nothing."""
@@ -224,8 +225,10 @@ class Batcher:
 
     def _is_instant(self, job: _Job) -> bool:
         """Whether a request is alone in the server and over sooner than it could wait for another."""
-        alone = len(self._traffic) <= 1 and len(self._waiting) == 1 and not self._running
-        return alone and self._can_run_in_place and 0 < self.cost.work(job.rows, job.length) < AT_ONCE_SECONDS
+        if self._waiting or self._running or len(self._traffic) > 1 or not self._can_run_in_place:
+            return False
+        work = self.cost.work(job.rows, job.length)
+        return 0 < work < AT_ONCE_SECONDS and job.queued + work <= job.deadline
 
     def _schedule(self) -> None:
         # Behind the requests that the loop has already read, so that they come along.

@@ -21,6 +21,7 @@ from runtime.errors import BundleNotFound
 from runtime.manifest import Manifest
 from service import traffic
 from service.errors import ServiceError
+from service.one_write import OneWriteProtocol
 from service.settings import Settings
 from service.traffic import Traffic
 
@@ -101,6 +102,7 @@ class _Server(uvicorn.Server):
 def _config(asgi: "ASGIApp", settings: Settings) -> uvicorn.Config:
     config = uvicorn.Config(
         asgi,
+        http=OneWriteProtocol,
         backlog=BACKLOG,
         log_level="warning",
         access_log=False,

@@ -28,6 +28,8 @@ DATATYPES = {
     "object": "BYTES",
 }
 _DTYPES = {datatype: np.dtype(dtype) for dtype, datatype in DATATYPES.items()}
+# A dtype makes its name anew each time that it is asked for it.
+_NAMES = {dtype: datatype for datatype, dtype in _DTYPES.items()}
 # Which kinds of parsed JSON numbers may become which dtype without losing anything but precision.
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 # Before each element of a binary BYTES tensor: its length.
@@ -74,7 +76,7 @@ def encode(name: str, tensor: Array, *, binary: bool) -> tuple[dict[str, Any], b
 
     JSON cannot say NaN or infinity: there they become null. Binary carries them as they are.
     """
-    described = {"name": name, "shape": list(tensor.shape), "datatype": DATATYPES[tensor.dtype.name]}
+    described = {"name": name, "shape": list(tensor.shape), "datatype": _NAMES[tensor.dtype]}
     if binary:
         raw = _joined(tensor) if tensor.dtype.hasobject else tensor.tobytes()
         return {**described, "parameters": {"binary_data_size": len(raw)}}, raw

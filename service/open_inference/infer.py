@@ -21,12 +21,14 @@ from service.catalog import Catalog
 from service.engine import Engine
 from service.errors import InvalidRequest
 from service.json_response import dumps
+from service.middleware.headers import header
 from service.open_inference.generate import generate
 from service.tensors import InputTensor, Parameters, decode, encode, texts
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 # What can be made of BYTES: texts, or images.
 _READABLE = (CaptionedProcessing, ImageProcessing, TextProcessing, WordProcessing)
+_HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 
 
 class RequestedOutput(BaseModel):
@@ -55,7 +57,7 @@ async def infer(request: Request) -> Response:
     model = catalog.find(**request.path_params)
     if isinstance(model, Batcher):
         model.check_room()
-    length, size = request.headers.get(HEADER_LENGTH), len(body)
+    length, size = header(request.scope, _HEADER_LENGTH), len(body)
     asked, inputs = await catalog.pool.parse(_parsed, size, body, length)
     if isinstance(model, Engine):
         outputs = await generate(request, model, inputs, asked.parameters.model_extra or {})
@@ -93,8 +95,8 @@ def _pairs(manifest: Manifest, inputs: dict[str, Array]) -> list[dict[str, str]]
 
 
 def _parsed(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Array]]:
-    header, binary = _split(body, header_length)
-    asked = parse(header, InferRequest)
+    described, binary = _split(body, header_length)
+    asked = parse(described, InferRequest)
     return asked, _inputs(asked, memoryview(binary))
 
 
