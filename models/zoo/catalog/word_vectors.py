@@ -80,10 +80,12 @@ _words(
     "fasttext",
     "fasttext",
     "skip_gram",
-    0.17,
+    0.21,
     1_036_352,
     "Bojanowski et al., Enriching word vectors with subword information, arXiv:1607.04606, 2016",
     initialise="subwords",
     processing=WordProcessing(subwords=_SUBWORDS),
+    learning_rate=2e-2,  # it is spread over the pieces
+    steps=500,
     config=MappingProxyType({"buckets": _SUBWORDS.buckets, "most": _SUBWORDS.most}),
 )
