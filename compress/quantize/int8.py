@@ -3,6 +3,7 @@
 It prepares the graph (shapes inferred, batch norms folded) and feeds calibration data; the arithmetic is
 onnxruntime's. What its quantizer would handle badly, `weights` does: embeddings get a scale a row instead
 of one for the table, and convolutions too narrow for int8 kernels keep float32 arithmetic on int8 weights.
+So do a network's last convolutions: their output has one scale, and a detector's holds boxes and logits.
 """
 
 import logging
@@ -64,9 +65,10 @@ def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dic
     """Quantize the graph at `source` into `target` with ranges observed over `batches` of real inputs."""
     with _quiet():
         prepared = _prepare(source, target)
-        narrow, wide = split_convolutions(onnx.load(prepared), config.min_channels)
+        model = onnx.load(prepared)
+        narrow, wide = split_convolutions(model, config.min_channels)
         operators = WEIGHTED + BETWEEN if wide else WEIGHTED
-        left = [*narrow, *after_weights(onnx.load(prepared))]
+        left = list(dict.fromkeys([*narrow, *after_weights(model)]))
         observed = _observe(config.calibration, prepared, operators, batches)
         quantize_static(
             prepared,
@@ -86,18 +88,20 @@ def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dic
 
 
 def after_weights(model: onnx.ModelProto) -> list[str]:
-    """The nodes of `BETWEEN` that feed no weights any more.
+    """The nodes of `BETWEEN`, and the convolutions, that feed no weights any more.
 
     What decodes a network's outputs is between nothing: a detector's boxes, in parts of the image, would
-    share a scale with its logits, and be left no digits.
+    share a scale with its logits, and be left no digits. The convolution that both come from has the same
+    trouble, a little milder (docs/log.md); a last Gemm gives logits alone, and stays in int8.
     """
     needed: set[str] = set()
     found = []
     for node in reversed(model.graph.node):
-        if node.op_type in WEIGHTED or needed.intersection(node.output):
-            needed.update(node.input)
-        elif node.op_type in BETWEEN:
+        weighted, feeds = node.op_type in WEIGHTED, not needed.isdisjoint(node.output)
+        if not feeds and node.op_type in ["Conv", *BETWEEN]:
             found.append(node.name)
+        if weighted or feeds:
+            needed.update(node.input)
     return found
 
 
