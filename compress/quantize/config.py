@@ -79,6 +79,20 @@ class Int8Static(_Quantize):
         return f"{self.scheme}-smooth" if self.smooth else self.scheme
 
 
+class LlmInt8(_Quantize):
+    """LLM.int8: as `int8-dynamic`, but inputs with outliers are multiplied in float32.
+
+    Inputs of a layer that reach `threshold` in magnitude on `samples` real inputs (windows of tokens, for a
+    decoder) are its outliers; 6 is the paper's. Each layer that has some gets a second, thin product.
+    """
+
+    scheme: Literal["llm-int8"]
+    threshold: float = Field(default=6.0, gt=0)
+    samples: int = Field(default=32, ge=1)
+    per_channel: bool = True
+    reduce_range: bool = True
+
+
 class GptqConfig(BaseModel):
     """How GPTQ works: on `samples` real inputs (windows of tokens, for a decoder).
 
@@ -216,5 +230,5 @@ class Fp16(_Quantize):
     scheme: Literal["fp16", "bf16"]
 
 
-Scheme = Int8Dynamic | Int8Static | Int4 | Int8WeightOnly | Mixed | Bnb4 | Fp16
+Scheme = Int8Dynamic | Int8Static | LlmInt8 | Int4 | Int8WeightOnly | Mixed | Bnb4 | Fp16
 QuantizeConfig = Annotated[Scheme, Field(discriminator="scheme")]

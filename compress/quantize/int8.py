@@ -7,7 +7,7 @@ So do a network's last convolutions: their output has one scale, and a detector'
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -27,7 +27,7 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator, s
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.export.graph import save_model, strip
-from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static
+from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static, LlmInt8
 from compress.quantize.ranges import best_range
 from compress.quantize.weight_only import quantize_embeddings
 from compress.quantize.weights import drop_zero_points, split_convolutions, store_convolutions
@@ -44,8 +44,13 @@ OBSERVERS = {
 }
 
 
-def dynamic(config: Int8Dynamic, source: Path, target: Path) -> None:
-    """Quantize the graph at `source` into `target`: int8 weights, activations as they come."""
+def dynamic(
+    config: Int8Dynamic | LlmInt8, source: Path, target: Path, in_float: Collection[str] = ()
+) -> None:
+    """Quantize the graph at `source` into `target`: int8 weights, activations as they come.
+
+    Layers whose weight is named in `in_float` stay as they are.
+    """
     with _quiet():
         prepared = _prepare(source, target)
         quantize_dynamic(
@@ -55,6 +60,7 @@ def dynamic(config: Int8Dynamic, source: Path, target: Path) -> None:
             per_channel=config.per_channel,
             reduce_range=config.reduce_range,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=_readers(prepared, in_float),
             # Types past GroupQueryAttention cannot be inferred: onnx does not know the operator.
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
@@ -103,6 +109,14 @@ def after_weights(model: onnx.ModelProto) -> list[str]:
         if weighted or feeds:
             needed.update(node.input)
     return found
+
+
+def _readers(graph: Path, weights: Collection[str]) -> list[str]:
+    """Names of the nodes that read one of these weights, and what the quantizer calls their products."""
+    nodes = onnx.load(graph).graph.node if weights else ()
+    names = [node.name for node in nodes if not set(node.input).isdisjoint(weights)]
+    # A product and a sum may have become a Gemm, which the quantizer takes apart before it excludes.
+    return [*names, *(f"{name}_MatMul" for name in names)]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]

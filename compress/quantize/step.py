@@ -21,6 +21,7 @@ from compress.quantize.config import (
     Fp16,
     Int8Dynamic,
     Int8Static,
+    LlmInt8,
     Mixed,
     QuantizeConfig,
     Scheme,
@@ -60,6 +61,8 @@ def _both(config: Scheme, graph: GraphArtifact, target: GraphArtifact, calibrati
 def _one(config: Scheme, graph: GraphArtifact, target: GraphArtifact, calibration: Calibration) -> Figures:
     if isinstance(config, Int8Dynamic | Int8Static):
         figures = _int8(config, graph, target, calibration)
+    elif isinstance(config, LlmInt8):
+        figures = _llm_int8(config, graph, target, calibration)
     else:
         figures = _rewrite(config, graph, target, calibration)
     return {**figures, "bytes_before": graph.size_bytes, "bytes_after": target.size_bytes}
@@ -111,6 +114,25 @@ def _int8(
     if config.smooth:
         source.unlink()
     return figures
+
+
+def _llm_int8(
+    config: LlmInt8, graph: GraphArtifact, target: GraphArtifact, calibration: Calibration
+) -> Figures:
+    import onnx
+
+    from compress.export.graph import save_model
+    from compress.quantize import int8
+    from compress.quantize.outliers import separate_outliers
+    from compress.quantize.statistics import input_peaks
+
+    model, source = onnx.load(graph.path), target.path.with_suffix(".separated.onnx")
+    peaks = input_peaks(model, graph.graph, calibration.draw(config.samples), source.parent)
+    separated = separate_outliers(model, peaks, config.threshold)
+    save_model(model, source)
+    int8.dynamic(config, source, target.path, separated.in_float)
+    source.unlink()
+    return dict(separated.figures())
 
 
 def _smooth(config: SmoothConfig, graph: GraphArtifact, path: Path, calibration: Calibration) -> Figures:

@@ -97,6 +97,7 @@ def distance(got: np.ndarray, wanted: np.ndarray) -> float:
         ({"scheme": "int8-weight-only"}, 0.01, 2.1),
         ({"scheme": "int8-dynamic", "smooth": {"samples": 64}}, 0.05, 3.5),
         ({"scheme": "int8-static", "calibration": {"samples": 64}, "smooth": {"samples": 64}}, 0.05, 3.5),
+        ({"scheme": "llm-int8", "samples": 64}, 0.05, 3.5),
         ({"scheme": "nf4"}, 0.2, 2.5),
         ({"scheme": "fp4"}, 0.25, 2.5),
     ],
@@ -162,6 +163,7 @@ def test_int4_kernels_compute_with_the_weights_that_were_chosen(
     [
         ({"scheme": "int8-dynamic"}, 0.1),
         ({"scheme": "int8-dynamic", "smooth": {"samples": 24}}, 0.1),
+        ({"scheme": "llm-int8", "threshold": 2.0, "samples": 24}, 0.1),
         ({"scheme": "int8-weight-only"}, 0.05),
         ({"scheme": "int8-weight-only", "algorithm": "gptq", "gptq": {"samples": 24}}, 0.05),
         ({"scheme": "fp16"}, 2e-3),
