@@ -1,7 +1,7 @@
 """What the service costs, beside a bare handler that does the same work, and beside other servers.
 
 python benchmarks/serving.py                          # a minute; clients and servers share the cores
-python benchmarks/serving.py --text BUNDLE --tensor BUNDLE
+python benchmarks/serving.py --text BUNDLE --text BUNDLE --tensor BUNDLE
 benchmarks/serving_peers/install.sh /tmp/peers && python benchmarks/serving.py --only peers --peers /tmp/peers
 python benchmarks/serving.py --only soak --soak 20 --text BUNDLE
 python benchmarks/serving.py --text BUNDLE --peers /tmp/peers --write docs/serving.md    # all but soak
@@ -52,7 +52,7 @@ def main() -> None:
 
 def _run(part: str, chosen: argparse.Namespace) -> None:
     if part == "ready":
-        ready(chosen.text)
+        ready(_first(chosen.text))
     elif part == "bare":
         bare(chosen.seconds)
     elif part == "streaming":
@@ -68,7 +68,7 @@ def _run(part: str, chosen: argparse.Namespace) -> None:
     else:
         from serving_soak import soak
 
-        if not soak(chosen.soak, chosen.text, chosen.pause):
+        if not soak(chosen.soak, _first(chosen.text), chosen.pause):
             raise SystemExit("soak: something broke, grew or was kept")
 
 
@@ -174,6 +174,11 @@ def _warm(url: str, body: bytes) -> None:
     raise SystemExit(f"{url} does not answer")
 
 
+def _first(folders: list[Path]) -> Path | None:
+    """The text bundle of the parts that want one at most."""
+    return folders[0] if folders else None
+
+
 def _missing(part: str, chosen: argparse.Namespace) -> str | None:
     if part == "streaming" and not chosen.text:
         return "--text names no text bundle"
@@ -188,7 +193,9 @@ def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser()
     options.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     options.add_argument("--only", action="append", choices=PARTS)
-    options.add_argument("--text", type=Path, help="folder of a text bundle")
+    options.add_argument(
+        "--text", type=Path, action="append", default=[], help="folder of a text bundle; may be repeated"
+    )
     options.add_argument("--tensor", type=Path, help="folder of a feed-forward bundle to batch")
     options.add_argument("--peers", type=Path, help="environment of the other servers")
     options.add_argument("--write", type=Path, metavar="PAGE", help="a Markdown page to put all of it into")
