@@ -8,7 +8,7 @@ dialect.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -65,6 +65,8 @@ class Catalog:
         self.pool = Pool(settings.threads or available_cores(), settings.queue)
         self.aliases: dict[str, Alias] = {}
         self._entries: dict[str, Entry] = {}
+        # Told the tag and version of a model that broke here and was taken out.
+        self.on_rollback: Callable[[str, str], None] | None = None
         self._started = False
         self._tasks: set[asyncio.Task[None]] = set()
         for model in models:
@@ -176,6 +178,17 @@ class Catalog:
         if self.aliases.pop(name, None) is None:
             raise UnknownModel(f"no alias is called '{name}'")
 
+    def roll_back(self, name: str) -> None:
+        """Take out a `tag:version` that broke elsewhere. Nothing happens where it is not served.
+
+        Raises InvalidRequest where nothing is left to go back to.
+        """
+        tag, _, version = name.partition(":")
+        entry = self._entries.get(tag)
+        for model in entry.models if entry else ():
+            if entry and model.manifest.version == version and not self._take_out(entry, model):
+                raise InvalidRequest(f"'{name}' has replaced what was before it for good", "name")
+
     async def __aenter__(self) -> "Catalog":
         for model in self._all():
             model.start()
@@ -212,22 +225,30 @@ class Catalog:
     def _judge(self, entry: Entry, model: Served) -> None:
         """After each answer of a model that came while others served: keep it, go back, or wait for more."""
         if model.health.broken:
-            self._roll_back(entry, model)
+            if self._take_out(entry, model):
+                manifest = model.manifest
+                metrics.ROLLBACKS.labels(manifest.tag).inc()
+                if self.on_rollback:
+                    self.on_rollback(manifest.tag, manifest.version)
         elif entry.previous and entry.current is model and model.health.successes >= PROBATION:
             old, entry.previous = entry.previous, None
             self._retire(old)
 
-    def _roll_back(self, entry: Entry, model: Served) -> None:
+    def _take_out(self, entry: Entry, model: Served) -> bool:
+        """Serve a broken model no more; False where nothing could answer in its place."""
         tag, version = model.manifest.tag, model.manifest.version
         if entry.current is model and entry.previous:
             logger.error("%s:%s is broken; back to the version before", tag, version)
             entry.current, entry.previous = entry.previous, None
+        elif entry.previous is model:
+            logger.error("%s:%s is broken; no way back to it", tag, version)
+            entry.previous = None
         elif entry.beside.pop(version, None):
             logger.error("%s:%s is broken and no longer chosen", tag, version)
         else:
-            return
-        metrics.ROLLBACKS.labels(tag).inc()
+            return False
         self._retire(model)
+        return True
 
     def _retire(self, model: Served) -> None:
         """Stop a model that nobody can find any more, after the requests that may have found it."""

@@ -3,8 +3,9 @@
 A change is made in the worker that was asked, under the journal's lock and after every earlier one, and
 written down if it succeeded. The others read it a moment later and do the same, and one that is started
 later begins with all of them, so that any two workers mean the same by a name. The answer waits for the
-others. With one process there is no file, and a change is only made. What a worker finds out by itself
-stays its own: a model that breaks is taken back where it broke.
+others. With one process there is no file, and a change is only made. A model that breaks in one worker is
+taken back there at once, and then in the others as well. The trade-off: a worker in which it had proved
+itself long since keeps it, and says so.
 """
 
 import asyncio
@@ -37,7 +38,9 @@ class Change(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    action: Literal["load", "unload", "set_alias", "drop_alias", "load_adapter", "unload_adapter"]
+    action: Literal[
+        "load", "unload", "roll_back", "set_alias", "drop_alias", "load_adapter", "unload_adapter"
+    ]
     name: str
     take_over: bool = True
     alias: Alias | None = None
@@ -53,6 +56,8 @@ class Change(BaseModel):
             return self.model_copy(update={"name": f"{manifest.tag}:{manifest.version}"})
         if self.action == "unload":
             await catalog.unload(self.name)
+        elif self.action == "roll_back":
+            catalog.roll_back(self.name)
         elif self.action == "load_adapter":
             engine = adapters.base_of(catalog, self.model)
             await adapters.load(catalog, engine, self.name, self.path, replace=self.replace)
@@ -72,6 +77,7 @@ class Journal:
         self._catalog, self._folder = catalog, folder
         self._position = 0
         self._mutex = asyncio.Lock()
+        self._telling: set[asyncio.Task[Change]] = set()
 
     async def load(self, name: str, *, take_over: bool = True) -> str:
         """`Catalog.load`, in every worker; what was loaded, as `tag:version`."""
@@ -106,11 +112,14 @@ class Journal:
             return
         await self._catch_up(self._folder)
         task = asyncio.create_task(self._follow(self._folder))
+        self._catalog.on_rollback = self._tell_of_rollback
         try:
             yield self
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            self._catalog.on_rollback = None
+            for each in (task, *self._telling):
+                each.cancel()
+            await asyncio.gather(task, *self._telling, return_exceptions=True)
             _mark(self._folder, os.getpid()).unlink(missing_ok=True)
 
     async def _commit(self, change: Change) -> Change:
@@ -128,6 +137,11 @@ class Journal:
             position = self._position
         await self._wait_for_others(self._folder, position)
         return made
+
+    def _tell_of_rollback(self, tag: str, version: str) -> None:
+        task = asyncio.create_task(self._commit(Change(action="roll_back", name=f"{tag}:{version}")))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def _follow(self, folder: Path) -> None:
         while True:
