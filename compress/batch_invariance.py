@@ -40,6 +40,8 @@ def _decode(model: TextModel, rows: list[Array]) -> Array:
     decoder = model.scheduler(len(rows)).decoder
     steps = min(STEPS, min(len(row) for row in rows) - 1)
     for slot, row in enumerate(rows):
+        if decoder.source:
+            decoder.encode(slot, row)
         decoder.prefill(slot, row[:-steps])
     forced = np.stack([row[-steps:] for row in rows])
     return np.stack([decoder.decode(forced[:, step]).copy() for step in range(steps)])

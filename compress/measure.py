@@ -7,6 +7,7 @@ It judges nothing: `gate` does.
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +18,17 @@ from compress.bootstrap import Rows, interval
 from compress.export.source import example_inputs
 from compress.machine import machine
 from models.datasets import Dataset, Split
+from models.datasets.encoding import source_tokens
 from models.errors import DataError
 from models.evaluation import Evaluation, evaluate, metric_for
+from models.generation import ANSWER_TOKENS
 from models.sources.source import SourceModel
 from runtime.bundle import Bundle
-from runtime.manifest import Evidence, Latency, Quality, Sample
+from runtime.manifest import DecoderGraph, Evidence, GenerationProcessing, Latency, Quality, Sample
 from runtime.model import TextModel, load_model
 from runtime.processing import Array
 from runtime.sampling import SamplingParams
+from runtime.scheduler import Request, Scheduler
 from runtime.tensor import TensorModel
 
 Model = TensorModel | TextModel
@@ -71,7 +75,7 @@ def score(
     model = load_model(bundle)
     results = [
         evaluate(predictor(model, file), split, metric, EVALUATION_BATCH, bundle.manifest.processing)
-        for file in bundle.manifest.graph.files
+        for file in _judged_alone(bundle)
     ]
     # Of a decoder's several graphs, the one that answers worst is what the bundle is judged by.
     return min(results, key=lambda each: each.value() if each.higher_is_better else -each.value())
@@ -133,8 +137,8 @@ def sample(ours: Model, theirs: Model, dataset: Dataset | None) -> tuple[Sample,
     """What both answer to the beginnings of held-out texts; nothing for models that do not generate."""
     if dataset is None or not isinstance(ours, TextModel) or not isinstance(theirs, TextModel):
         return ()
-    windows = choose(dataset.validation, SAMPLES, seed=1).inputs["input_ids"]
-    prompts = [window[: min(SAMPLE_PROMPT, ours.graph.context_length // 2)].tolist() for window in windows]
+    windows = source_tokens(choose(dataset.validation, SAMPLES, seed=1).inputs)
+    prompts = [window[: min(SAMPLE_PROMPT, ours.graph.context_length // 2)] for window in windows]
     return tuple(
         Sample(
             input=ours.tokenizer.decode(tokens),
@@ -153,18 +157,47 @@ def choose(split: Split, examples: int, seed: int) -> Split:
     per = len(split) // total
     input_rows = (rows[:, None] * per + np.arange(per)).ravel()
     inputs = {name: value[input_rows] for name, value in split.inputs.items()}
-    return Split(inputs, None if split.targets is None else split.targets[rows])
+    references = None if split.references is None else [split.references[row] for row in rows]
+    return Split(inputs, None if split.targets is None else split.targets[rows], None, references)
 
 
 def predictor(model: Model, file: str | None = None) -> Callable[[dict[str, Array]], dict[str, Array]]:
     """A loaded bundle as `models.evaluation` wants it: named arrays in, named arrays out.
 
-    `file` names one of a decoder's several graphs.
+    `file` names one of a decoder's several graphs. An encoder-decoder gives its answers, "text" [batch].
     """
     if isinstance(model, TensorModel):
         return model.run
+    if model.graph.encoder:
+        return partial(_answers, model, model.scheduler(EVALUATION_BATCH))
     adapter = own_adapter(model)
     return lambda inputs: {"logits": model.score(inputs["input_ids"], file, adapter)}
+
+
+def _answers(model: TextModel, scheduler: Scheduler, inputs: dict[str, Array]) -> dict[str, Array]:
+    """Greedy answers, all at once, no longer than those of `models.generation`."""
+    room = model.graph.context_length - len(_started(model))
+    params = SamplingParams(max_tokens=min(ANSWER_TOKENS, room), temperature=0)
+    sources = source_tokens(inputs)
+    for row, source in enumerate(sources):
+        scheduler.add(Request(str(row), source, params))
+    tokens: list[list[int]] = [[] for _ in sources]
+    while scheduler.has_work:
+        for event in scheduler.step():
+            if event.token_id is not None:
+                tokens[int(event.request_id)].append(event.token_id)
+    return {"text": np.array([model.tokenizer.decode(row) for row in tokens], object)}
+
+
+def _started(model: TextModel) -> tuple[int, ...]:
+    processing = model.manifest.processing
+    return processing.start_ids if isinstance(processing, GenerationProcessing) else ()
+
+
+def _judged_alone(bundle: Bundle) -> tuple[str, ...]:
+    """The graphs that are judged one by one; an encoder answers nothing without its decoder."""
+    graph = bundle.manifest.graph
+    return (graph.file,) if isinstance(graph, DecoderGraph) and graph.encoder else graph.files
 
 
 def own_adapter(model: TextModel) -> str | None:

@@ -10,14 +10,19 @@ from transformers import BartConfig, BartForConditionalGeneration
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
 from compress.export.source import export
+from compress.measure import score
 from compress.quantize import step as quantize
 from compress.quantize.config import Int4, Int8Dynamic
 from compress.step import Calibration
+from models.datasets import Dataset
+from models.datasets.encoding import answer_split
+from models.evaluation import evaluate, torch_predict
+from models.generation import torch_answers
 from models.sources import load_source
 from models.sources.source import SourceModel
 from runtime.bundle import write_bundle
 from runtime.errors import InputError
-from runtime.manifest import Lineage, Manifest
+from runtime.manifest import GenerationProcessing, Lineage, Manifest
 from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
 
@@ -99,6 +104,30 @@ def test_both_graphs_are_quantized(
     for part in ("decoder", "encoder"):
         assert figures[part]["bytes_after"] < figures[part]["bytes_before"]
     assert list(bundle(source, smaller, tmp_path / "bundle").generate("some text", GREEDY))
+
+
+def test_a_bundle_is_judged_by_its_answers_as_torch_is(
+    source: SourceModel, exported: GraphArtifact, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    processing, texts = source.processing, ["some text", "a", "some other text", "one more"]
+    assert isinstance(processing, GenerationProcessing)
+    assert source.module is not None
+    unanswered = answer_split([(text, "a") for text in texts], processing, tokenizer_file, 64)
+    said = torch_answers(source.module, processing, tokenizer_file, unanswered.inputs)["text"]
+    # Half of the references are what it says.
+    pairs = list(zip(texts, [*said[:2], "nothing", "of it"], strict=True))
+    split = answer_split(pairs, processing, tokenizer_file, 64)
+    data = Dataset(
+        *("pairs", source.task, "", (), processing, lambda part: split),
+        files={"tokenizer.json": tokenizer_file},
+        metric="rouge-l",
+    )
+    predict = torch_predict(source.module, tuple(split.inputs), ("logits",), processing, tokenizer_file)
+    wanted = evaluate(predict, split, "rouge-l", 16).value()
+    judged = score(bundle(source, exported, tmp_path / "bundle").bundle, data, "validation", 4, seed=0)
+    assert judged.metric == "rouge-l"
+    assert judged.value() == wanted
+    assert 0.4 < wanted < 0.6
 
 
 def test_calibration_is_refused(exported: GraphArtifact, tmp_path: Path) -> None:
