@@ -22,6 +22,7 @@ from models.text_metrics import bleu, rouge_l, text_rows
 from runtime.drawing import denoise
 from runtime.manifest import DrawingProcessing, GenerationProcessing, Processing, TextProcessing
 from runtime.processing import pool
+from runtime.spans import best_spans, context_tokens
 
 Predict = Callable[[dict[str, Array]], dict[str, Array]]
 
@@ -63,6 +64,7 @@ def evaluate(
     """Score `predict` on every row of `split`, `batch_size` targets at a time.
 
     The first output is judged. "accuracy" takes logits [B, classes]; "token-accuracy" [B, S, classes];
+    "exact-match" and "span-f1" [B, S, 2], a begin's and an end's;
     "node-accuracy" [B, nodes, classes]; "mean-iou" [B, height, width, classes]; "mean-average-precision",
     "-50" and "box-iou" detections as `models.detection` has them; "intra-class-frechet" and "class-coverage"
     drawings as `models.drawing` has them; "reconstruction-error" images like the targets; "perplexity"
@@ -147,6 +149,9 @@ def _ranks(values: Array) -> Array:
 
 
 def _pooled(output: Array, inputs: dict[str, Array], processing: Processing | None) -> Array:
+    if isinstance(processing, TextProcessing) and processing.pair:
+        # No answer comes from the question.
+        return np.where(context_tokens(inputs)[..., None], output, -np.inf)
     if isinstance(processing, TextProcessing) and processing.pooling != "none":
         return pool(output, inputs["attention_mask"], processing)
     return output
@@ -160,6 +165,25 @@ def _hits(logits: Array, targets: Array) -> Array:
 def _token_hits(logits: Array, targets: Array) -> Array:
     counted = targets != IGNORED
     return np.stack([((logits.argmax(-1) == targets) & counted).sum(1), counted.sum(1)], 1).astype(np.float64)
+
+
+def _found_spans(logits: Array, targets: Array) -> Array:
+    """Tokens that the answer and the span wanted share, of how many in the one and the other, [B, 3]."""
+    spans, _ = best_spans(logits, np.isfinite(logits[..., 0]))
+    shared = np.minimum(spans[:, 1], targets[:, 1]) - np.maximum(spans[:, 0], targets[:, 0]) + 1
+    sizes = [span[:, 1] - span[:, 0] + 1 for span in (spans, targets)]
+    # An answer that was cut off with its context's end (IGNORED) has been found by no one.
+    shared = np.where(targets[:, 0] == IGNORED, 0, np.maximum(shared, 0))
+    return np.stack([shared, *sizes], 1).astype(np.float64)
+
+
+def _exact(scores: Array) -> float:
+    return float(((scores[:, 0] == scores[:, 1]) & (scores[:, 0] == scores[:, 2])).mean())
+
+
+def _span_f1(scores: Array) -> float:
+    """The mean over answers of the harmonic mean of precision and recall, in tokens."""
+    return float((2 * scores[:, 0] / (scores[:, 1] + scores[:, 2])).mean())
 
 
 def _node_hits(logits: Array, targets: Array) -> Array:
@@ -213,6 +237,8 @@ _METRICS = {
     "token-accuracy": _Metric(
         _token_hits, lambda scores: float(scores[:, 0].sum() / scores[:, 1].sum()), True
     ),
+    "exact-match": _Metric(_found_spans, _exact, True),
+    "span-f1": _Metric(_found_spans, _span_f1, True),
     "mean-average-precision": _Metric(match_rows, mean_average_precision, True),
     "mean-average-precision-50": _Metric(
         match_rows, lambda scores: mean_average_precision(scores, np.array([0.5])), True
@@ -240,6 +266,7 @@ _TASK_METRICS = {
     "zero-shot-image-classification": "accuracy",
     "text-classification": "accuracy",
     "token-classification": "token-accuracy",
+    "question-answering": "exact-match",
     "text-generation": "perplexity",
     "text2text-generation": "bleu",
     "embedding": "spearman",

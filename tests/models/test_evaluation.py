@@ -118,3 +118,23 @@ def test_tensors_are_judged_only_by_class_numbers(targets: Array | None, metric:
     split = Split({"x": np.zeros((3, 1))}, targets)
     dataset = Dataset("x.npz", "tensor", "", (), TensorProcessing(), lambda name: split)
     assert metric_for(dataset) == metric
+
+
+def test_an_answers_span_is_the_contexts_best() -> None:
+    logits = np.zeros((3, 6, 2))
+    for row, (begin, end) in enumerate([(3, 4), (2, 4), (0, 5)]):
+        logits[row, begin, 0] = logits[row, end, 1] = 9
+    # The third wants what lies outside of its context, which no answer may come from.
+    tokens = {
+        "attention_mask": np.ones((3, 6), np.int64),
+        "token_type_ids": np.tile([0, 0, 1, 1, 1, 1], (3, 1)),
+    }
+    targets = np.array([[3, 4], [3, 4], [IGNORED, IGNORED]])
+    processing = TextProcessing(max_length=6, token_type_ids=True, pair=True)
+    split = Split(rows(3) | tokens, targets)
+    exact, shared = (
+        evaluate(looked_up(logits), split, metric, 2, processing).value()  # type: ignore[arg-type]
+        for metric in ("exact-match", "span-f1")
+    )
+    assert exact == pytest.approx(1 / 3)
+    assert shared == pytest.approx((1 + 2 * 2 / (3 + 2) + 0) / 3)
