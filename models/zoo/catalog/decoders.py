@@ -16,7 +16,45 @@ _GPT_MINI = TrainingRecipe(
     warmup=0.03,
     sequence_lengths=((0.0, 128), (0.6, 256)),
 )
+# The same start and the same rates by part; biases, which gpt-mini has not, go with the matrices.
+_GPT = replace(
+    _GPT_MINI,
+    learning_rate=3e-3,
+    rates=(("wte", 1e-2), ("lm_head", 2e-3), ("ln_", 1e-2)),
+)
 
+register(
+    ModelSpec(
+        name="gpt",
+        family="decoder",
+        task="text-generation",
+        build="models.zoo.gpt2:gpt2",
+        initialise="models.zoo.gpt2:bigram_gpt2",
+        dataset="stdlib",
+        metric="perplexity",
+        floor="bigram",
+        training=replace(_GPT, steps=400, max_seconds=140.0),
+        parameters=4_532_480,
+        source="Radford et al., Language models are unsupervised multitask learners, 2019",
+        config=MappingProxyType(
+            {
+                "vocab_size": 4096,
+                "n_embd": 256,
+                "n_layer": 3,
+                "n_head": 4,
+                "n_positions": 256,
+                "resid_pdrop": 0.0,
+                "embd_pdrop": 0.0,
+                "attn_pdrop": 0.0,
+                "tie_word_embeddings": False,
+                "bos_token_id": 0,
+                "eos_token_id": 0,
+                "use_cache": False,
+            }
+        ),
+        tiny=MappingProxyType({"n_embd": 32, "n_layer": 1}),
+    )
+)
 register(
     ModelSpec(
         name="gpt-mini",
