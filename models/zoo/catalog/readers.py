@@ -1,9 +1,11 @@
 """Encoders that answer for each token of a text, each trained to a task of its own.
 
 Of the held-out pieces of `code-tokens`, the commonest kind of each piece is right for 0.59, and the commonest
-of each piece after the one before it for 0.69.
+of each piece after the one before it for 0.69. To the held-out `questions`, the commonest answer to each kind
+is right for 0.16.
 """
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from models.registry import ModelSpec, TrainingRecipe, register
@@ -40,6 +42,26 @@ register(
         parameters=939_018,
         source="Devlin et al., BERT: pre-training of deep bidirectional transformers, arXiv:1810.04805, 2018",
         config=MappingProxyType({"design": "Bert", **_SIZES}),
+        tiny=_TINY,
+    )
+)
+
+register(
+    ModelSpec(
+        name="bert-span",
+        family="encoder",
+        task="question-answering",
+        build="models.zoo.spans:reader",
+        initialise="models.zoo.token_encoders:sinusoidal_start",
+        objective="models.zoo.spans:ends",
+        dataset="questions",
+        metric="exact-match",
+        also=("span-f1",),
+        floor=0.25,
+        training=replace(_TRAINING, steps=600),
+        parameters=937_986,
+        source="Devlin et al., BERT: pre-training of deep bidirectional transformers, arXiv:1810.04805, 2018",
+        config=MappingProxyType(_SIZES),
         tiny=_TINY,
     )
 )
