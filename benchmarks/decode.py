@@ -43,7 +43,7 @@ SLOWER = {
     "onnxruntime_genai": ("fp32",),
     "transformers": ("fp32",),
 }
-# (kind, size, the least ratio to the best peer that issue 5 asks for)
+# (kind, size, the least ratio to the best peer that is asked for)
 WORKLOADS = (
     ("decode", 1, 1.1),
     ("decode", 8, 1.5),
@@ -51,7 +51,7 @@ WORKLOADS = (
     ("prefill", 128, 1.0),
     ("prefill", 1024, 1.0),
 )
-# What only an engine with a scheduler has: workload, its sizes, the row's words, issue 5's bar (at most).
+# What only an engine with a scheduler has: workload, its sizes, the row's words, its bar (at most).
 OWN = (
     ("beside", (16, 1024), "first token of 16 beside a prefill of 1,024 / idle", 3),
     ("shared_prefix", (512,), "first token after a shared prefix of 512 / before", 0.15),
