@@ -51,7 +51,7 @@ def _row(name: str) -> str:
         f"{record['floor_value']:.3g}",
         *_figures(result),
         f"{record['seconds'] + (record['pretraining'] or {}).get('seconds', 0):.0f}",
-        ", ".join(f"{metric} {value:.4g}" for metric, value in record["also"].items()),
+        ", ".join(f"{metric} {value:.4g}" for metric, value in record.get("also", {}).items()),
     ]
     return f"| {' | '.join(cells)} |"
 

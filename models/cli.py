@@ -162,7 +162,7 @@ def _print_details(details: Mapping[str, Any]) -> None:
 
 def _trained_line(record: Mapping[str, Any]) -> str:
     figure = f"{record['metric']} {record['value']:.4g} (floor: {_floor(record)})"
-    also = "".join(f", {metric} {value:.4g}" for metric, value in record["also"].items())
+    also = "".join(f", {metric} {value:.4g}" for metric, value in record.get("also", {}).items())
     spent = f"{record['steps']} steps, {record['seconds']:.0f} s"
     return f"{record['name']}: {figure}{also}, {spent}, in {record['folder']}"
 
