@@ -50,7 +50,9 @@ class TensorModel:
             raise TypeError(f"{bundle.path} holds a {graph.kind} graph")
         self.bundle = bundle
         self.manifest: Manifest = bundle.manifest
-        self._session = open_session(bundle.file(graph.file), threads=threads)
+        # Sums over neighbours meet at the same rows, and onnxruntime's threads lose some of them there.
+        alone = isinstance(self.manifest.processing, GraphProcessing)
+        self._session = open_session(bundle.file(graph.file), threads=1 if alone else threads)
         self._max_pixels = max_pixels
         self._inputs = {spec.name: spec for spec in self.manifest.signature.inputs}
         self._outputs = [output.name for output in self.manifest.signature.outputs]
