@@ -140,18 +140,23 @@ def label_one(probabilities: Array, names: Sequence[str]) -> dict[str, Any]:
 def tag_tokens(
     logits: Array, inputs: Mapping[str, Array], tokenizer: Tokenizer, labels: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Logits [batch, sequence, classes] as one `{tokens: [{token, label, probability}]}` a row."""
+    """Logits [batch, sequence, classes] as one `{tokens: [{token, label, probability}]}` a row.
+
+    What the tokenizer puts around any text ([CLS] and [SEP], say) is not the text's, and is left out.
+    """
+    frame = set(tokenizer.encode("").ids)
     answers = []
     for row, ids, mask in zip(softmax(logits), inputs["input_ids"], inputs["attention_mask"], strict=True):
         kept = int(mask.sum())
         best = row[:kept].argmax(-1)
         tokens = [
             {
-                "token": tokenizer.id_to_token(int(token)),
+                "token": tokenizer.id_to_token(token),
                 "label": labels[label] if labels else str(label),
                 "probability": float(row[i, label]),
             }
-            for i, (token, label) in enumerate(zip(ids[:kept], best, strict=True))
+            for i, (token, label) in enumerate(zip(ids[:kept].tolist(), best.tolist(), strict=True))
+            if token not in frame
         ]
         answers.append({"tokens": tokens})
     return answers

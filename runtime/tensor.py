@@ -33,7 +33,7 @@ from runtime.manifest import (
 from runtime.processing import Array
 from runtime.session import open_session
 from runtime.spans import encode_questions
-from runtime.words import encode_words, number_words
+from runtime.words import check_words, encode_words, number_words
 
 
 class TensorModel:
@@ -94,13 +94,18 @@ class TensorModel:
         return self.answers(self.run(inputs), inputs, items)
 
     def check(self, inputs: Mapping[str, Array]) -> None:
-        """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty."""
+        """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty.
+
+        Words' numbers have to be of words that the model has.
+        """
         expected = self._inputs
         if inputs.keys() != expected.keys():
             raise self._misnamed(inputs)
         axes: dict[str, int] = {}
         for name, spec in expected.items():
             _check_tensor(inputs[name], spec, axes)
+        if isinstance(self.manifest.processing, WordProcessing):
+            check_words(inputs, self.manifest.processing, len(self.manifest.labels))
 
     def _misnamed(self, inputs: Mapping[str, Array]) -> InputError:
         expected, tag = self._inputs, self.manifest.tag

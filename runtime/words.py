@@ -46,6 +46,14 @@ def encode_words(
     return {"subword_ids": subword_ids}
 
 
+def check_words(inputs: Mapping[str, Array], processing: WordProcessing, vocabulary: int) -> None:
+    """Raise InputError for a number that no word and no piece has; a quantized table answers with zeros."""
+    for name, ids in inputs.items():
+        rows = vocabulary + (processing.subwords.buckets + 1 if processing.subwords else 0)
+        if ids.min() < 0 or ids.max() >= rows:
+            raise InputError(f"input '{name}' holds numbers outside 0 to {rows - 1}, which this model knows")
+
+
 def subwords_of(word: str, subwords: Subwords, row: int | None) -> list[int]:
     """The numbers of a word's pieces, at most `most`: itself where it has a `row`, then its n-grams.
 

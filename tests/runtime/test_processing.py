@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from runtime.errors import InputError
 from runtime.manifest import ImageProcessing, TextProcessing
@@ -100,3 +101,14 @@ def test_tokens_are_tagged_without_the_padding(tokenizer: Tokenizer) -> None:
     logits[0, 1, 1] = 5
     answers = tag_tokens(logits, inputs, tokenizer, ("O", "NAME"))
     assert [[token["label"] for token in answer["tokens"]] for answer in answers] == [["O", "NAME"], ["O"]]
+
+
+def test_what_frames_a_text_gets_no_tag(tokenizer: Tokenizer) -> None:
+    framed = Tokenizer.from_str(tokenizer.to_str())
+    framed.add_special_tokens(["[CLS]", "[SEP]"])
+    marks = [(mark, framed.token_to_id(mark)) for mark in ("[CLS]", "[SEP]")]
+    framed.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=marks)
+    inputs = encode_texts(framed, ["ab"], TextProcessing(max_length=8))
+    (answer,) = tag_tokens(np.zeros((1, 4, 1), np.float32), inputs, framed, ("O",))
+    assert inputs["input_ids"].shape == (1, 4)
+    assert [token["token"] for token in answer["tokens"]] == ["a", "b"]

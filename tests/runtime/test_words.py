@@ -4,7 +4,15 @@ import pytest
 from runtime.answers import Run, answer
 from runtime.errors import InputError
 from runtime.manifest import Subwords, WordProcessing
-from runtime.words import encode_words, fnv1a, nearest_words, number_words, rows_asked, subwords_of
+from runtime.words import (
+    check_words,
+    encode_words,
+    fnv1a,
+    nearest_words,
+    number_words,
+    rows_asked,
+    subwords_of,
+)
 
 LABELS = ("read", "write", "parser")
 ROWS = number_words(LABELS)
@@ -86,3 +94,14 @@ def test_an_answer_is_a_vector_and_ten_neighbours() -> None:
     (said,) = answer(Run("word-vectors", WHOLE, labels, inputs, outputs))
     assert said["vector"] == [1, 1, 1, 1]
     assert [each["word"] for each in said["neighbours"]] == [f"word{row}" for row in range(28, 18, -1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "processing", "most"),
+    [("word_ids", WordProcessing(), len(LABELS) - 1), ("subword_ids", PIECES, 1000 + len(LABELS))],
+)
+def test_numbers_that_no_word_has_are_refused(name: str, processing: WordProcessing, most: int) -> None:
+    check_words({name: np.array([[0, most]])}, processing, len(LABELS))
+    for wrong in (-1, most + 1):
+        with pytest.raises(InputError, match=f"outside 0 to {most}"):
+            check_words({name: np.array([[0, wrong]])}, processing, len(LABELS))
