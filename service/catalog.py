@@ -109,7 +109,9 @@ class Catalog:
         found = self._resolve(tag, alias) if alias else self._lookup(tag, wanted)
         if request := context.current():
             request.manifest = found.manifest
-            request.shadow = self._shadow(alias, found)
+            other = self._shadow(alias, found)
+            request.shadow = other if isinstance(other, Batcher) else None
+            request.text_shadow = other if isinstance(other, Engine) else None
         return found
 
     def tensor(self, name: str, version: str | None = None) -> Batcher:
@@ -275,13 +277,12 @@ class Catalog:
         except ServiceError:
             return False
 
-    def _shadow(self, alias: Alias | None, found: Served) -> Batcher | None:
+    def _shadow(self, alias: Alias | None, found: Served) -> Served | None:
         if alias is None or alias.shadow is None or not shadow.is_drawn(alias.shadow.share):
             return None
         with suppress(ServiceError):
             other = self._named(alias.shadow.model)
-            # Two texts may differ after a token and both be right: only other models are compared.
-            return other if isinstance(other, Batcher) and other is not found else None
+            return other if type(other) is type(found) and other is not found else None
         return None
 
     def _named(self, name: str) -> Served:

@@ -14,6 +14,7 @@ from runtime.manifest import Manifest
 
 if TYPE_CHECKING:
     from service.batcher import Batcher
+    from service.engine import Engine
     from service.keys import Key
 
 
@@ -27,6 +28,7 @@ class RequestContext:
     manifest: Manifest | None = None
     alias: str | None = None
     shadow: "Batcher | None" = None
+    text_shadow: "Engine | None" = None
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("modelpress_request", default=None)
@@ -40,6 +42,12 @@ def enter(context: RequestContext) -> None:
 def current() -> RequestContext | None:
     """The request that is being answered, if any."""
     return _current.get()
+
+
+def text_shadow() -> "Engine | None":
+    """Who reads a second time what a text model answers to this request, if anybody."""
+    context = _current.get()
+    return context.text_shadow if context else None
 
 
 def tenant() -> str:

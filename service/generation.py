@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from runtime.scheduler import Request, TokenEvent
-from service import metrics
+from service import context, metrics, shadow
 from service.engine import Engine, Mailbox
 
 
@@ -23,11 +23,14 @@ class Generation:
     _live: dict[str, int] = field(default_factory=dict)
     _silent: set[str] = field(default_factory=set)
     _started: float = 0.0
+    _said: dict[str, list[int]] = field(default_factory=dict)
 
     async def __aenter__(self) -> "Generation":
         ids = self.engine.admit(self.requests, self._mailbox)
         self._live = {request_id: index for index, request_id in enumerate(ids)}
         self._silent = set(ids)
+        if context.text_shadow():
+            self._said = {request_id: [] for request_id in ids}
         self._started = perf_counter()
         metrics.PROMPT_TOKENS.labels(self.engine.manifest.tag).inc(
             sum(len(request.prompt) for request in self.requests)
@@ -62,6 +65,17 @@ class Generation:
             self._silent.remove(event.request_id)
             waited = perf_counter() - self._started
             metrics.TIME_TO_FIRST_TOKEN.labels(self.engine.manifest.tag).observe(waited)
+        if (said := self._said.get(event.request_id)) is not None:
+            self._follow(said, event)
         if event.finish_reason:
             del self._live[event.request_id]
             self.engine.forget(event.request_id, finished=True)
+
+    def _follow(self, said: list[int], event: TokenEvent) -> None:
+        """Keep what was said for the shadow, and hand it over at the end."""
+        if event.token_id is not None:
+            said.append(event.token_id)
+        other = context.text_shadow()
+        if event.finish_reason and other:
+            prompt = self.requests[self._live[event.request_id]].prompt
+            shadow.follow_text(self.engine.manifest, other, prompt, said)

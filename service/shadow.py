@@ -1,13 +1,14 @@
 """A second model that answers some requests unseen, and how often it says the same.
 
 The client never waits for it: it runs after the answer, a few at a time, and is left out where it is busy.
-Labels agree or do not; other outputs agree where their cosine is near one. It compares feed-forward models
-only: two texts may differ after one token and both be right.
+Labels agree or do not; other outputs agree where their cosine is near one. Of a text each token is compared
+with the one that the shadow finds likeliest there: two texts may differ after one token and both be right, so
+it reads what was answered, in one go, and writes nothing of its own.
 """
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ from service.context import RequestContext
 
 if TYPE_CHECKING:
     from service.batcher import Batcher
+    from service.engine import Engine
 
 # More comparisons at once than this are left out: the shadow must not become a load.
 AT_ONCE = 4
@@ -36,9 +38,21 @@ def is_drawn(share: float) -> bool:
 def follow(primary: Manifest, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
     """Give an answered request to its shadow, if it has one."""
     request = context.current()
-    if request is None or request.shadow is None or len(_tasks) >= AT_ONCE:
+    if request and request.shadow:
+        _begin(_compare(primary, request.shadow, inputs, outputs))
+
+
+def follow_text(primary: Manifest, other: "Engine", prompt: Sequence[int], answer: Sequence[int]) -> None:
+    """Give a prompt and what was answered to it, as tokens, to a shadow."""
+    if answer:
+        _begin(_reread(primary, other, prompt, answer))
+
+
+def _begin(comparison: Coroutine[None, None, None]) -> None:
+    if len(_tasks) >= AT_ONCE:
+        comparison.close()
         return
-    task = asyncio.create_task(_compare(primary, request.shadow, inputs, outputs))
+    task = asyncio.create_task(comparison)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 
@@ -51,8 +65,20 @@ async def _compare(
         answers = await other.run(inputs)
     except ModelpressError:
         return
-    same = agreement(primary, outputs, answers)
-    labels = primary.tag, other.manifest.tag
+    _count(primary, other.manifest, agreement(primary, outputs, answers))
+
+
+async def _reread(primary: Manifest, other: "Engine", prompt: Sequence[int], answer: Sequence[int]) -> None:
+    tokens = np.array([*prompt, *answer])
+    try:
+        logits = await asyncio.to_thread(other.model.score, tokens[None, :-1])
+    except ModelpressError:
+        return
+    _count(primary, other.manifest, logits[0, len(prompt) - 1 :].argmax(-1) == answer)
+
+
+def _count(primary: Manifest, other: Manifest, same: Array) -> None:
+    labels = primary.tag, other.tag
     metrics.SHADOW_COMPARED.labels(*labels).inc(len(same))
     metrics.SHADOW_AGREED.labels(*labels).inc(float(same.sum()))
 

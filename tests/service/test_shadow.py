@@ -1,0 +1,70 @@
+"""Texts read a second time by a shadow: how many of their tokens it would have chosen, too."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+
+from runtime.bundle import Bundle
+from runtime.sampling import SamplingParams
+from runtime.scheduler import Request
+from service import context
+from service.alias import Alias
+from service.catalog import Catalog
+from service.context import RequestContext
+from service.generation import Generation
+from service.served import load
+from service.settings import Settings
+from service.shadow import agreement
+from tests.service.conftest import write_chatter, write_digits
+
+LABELS = {"model": "chatter-tiny", "shadow": "twin-tiny"}
+PROMPT, TOKENS = [5, 6, 7], 6
+
+
+def counted(name: str) -> float:
+    return REGISTRY.get_sample_value(f"modelpress_shadow_{name}_total", LABELS) or 0.0
+
+
+async def answered(catalog: Catalog, params: SamplingParams) -> tuple[float, float]:
+    """How many tokens of one answer were compared, and how many agreed."""
+    before = counted("compared"), counted("agreed")
+    context.enter(RequestContext("test"))
+    engine = catalog.text("chat")
+    async with Generation(engine, [Request("", PROMPT, params)]) as generation:
+        async for _, _ in generation:
+            pass
+    assert engine.manifest.tag == "chatter-tiny"
+    while counted("compared") == before[0]:
+        await asyncio.sleep(0.001)
+    return counted("compared") - before[0], counted("agreed") - before[1]
+
+
+def test_a_twin_agrees_on_every_greedy_token_and_on_none_that_was_forced(tmp_path: Path):
+    chatter = write_chatter(tmp_path / "chatter")
+    twin = write_chatter(tmp_path / "twin", "twin")
+    greedy = SamplingParams(max_tokens=TOKENS, temperature=0)
+
+    async def main() -> None:
+        settings = Settings()
+        loaded = [load(Bundle.open(bundle.path), settings) for bundle in (chatter, twin)]
+        async with Catalog(loaded, settings) as catalog:
+            alias = {"targets": [{"model": "chatter-tiny"}], "shadow": {"model": "twin-tiny"}}
+            catalog.set_alias("chat", Alias.model_validate(alias))
+            assert await answered(catalog, greedy) == (TOKENS, TOKENS)
+            token = catalog.text("chatter-tiny").model.tokenizer.token_to_id("z")
+            forced = SamplingParams(max_tokens=TOKENS, temperature=0, logit_bias={token: 100})
+            assert await answered(catalog, forced) == (TOKENS, 0)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+@pytest.mark.parametrize(
+    ("logits", "same"), [([[0, 1], [1, 0]], [True, True]), ([[1, 0], [3, 0]], [False, True])]
+)
+def test_labels_agree_or_do_not(tmp_path: Path, logits, same):
+    manifest = write_digits(tmp_path / "digits").manifest
+    one = {"logits": np.array([[0, 5], [2, 1]], np.float32)}
+    assert agreement(manifest, one, {"logits": np.array(logits, np.float32)}).tolist() == same
