@@ -2,38 +2,68 @@
 
     python benchmarks/zoo.py                 # every member
     python benchmarks/zoo.py lenet5 resnet   # these; the other rows stay as they are
+    python benchmarks/zoo.py --recipes       # the second table: every recipe that takes more than bits away
+    python benchmarks/zoo.py --recipes masks-shrunk
 
 What is trained and measured already is taken from the caches. Latency is that of this machine at batch 1, so
 run it on a quiet one.
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
 from compress.pipeline import Result, run
-from compress.recipe import parse_recipe
+from compress.recipe import Recipe, load_recipe, parse_recipe
 from models import registry
 from models.zoo.member import Member
 from runtime.manifest import Latency
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "zoo.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, RECIPES = ROOT / "docs" / "zoo.md", ROOT / "recipes"
 BEGIN, END = "<!-- benchmarks/zoo.py -->\n", "<!-- end -->"
+BEGIN_RECIPES = "<!-- benchmarks/zoo.py --recipes -->\n"
 COLUMNS = (
     *("member", "parameters", "data", "metric", "floor", "float32", "int8"),
     *("float32 KiB", "int8 KiB", "float32 ms", "int8 ms", "training s", "float32 also"),
 )
-HEADER = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
+RECIPE_COLUMNS = (
+    *("recipe", "member", "family", "steps", "metric", "before", "after"),
+    *("KiB before", "KiB after", "ms before", "ms after", "gate"),
+)
 # Convolutions want calibrated activations; everything else takes them as they come.
 STATIC = {"convolutional", "segmentation", "detection", "generative", "multimodal"}
+# What makes a network smaller than its weights' bits do.
+BEYOND_QUANTIZATION = {"distill", "factorize", "prune", "shrink"}
 
 
-def main() -> None:
-    """Measure the members that are named, or all, and write the page after each."""
-    for name in sys.argv[1:] or registry.names():
-        line = _row(name)
+def main(names: list[str], recipes: bool) -> None:
+    """Measure the members (or recipes) that are named, or all, and write the page after each."""
+    begin, columns = (BEGIN_RECIPES, RECIPE_COLUMNS) if recipes else (BEGIN, COLUMNS)
+    for name in names or (_beyond_quantization() if recipes else registry.names()):
+        line = _recipe_row(name) if recipes else _row(name)
         print(line)
-        _write(name, line)
+        PAGE.write_text(with_row(PAGE.read_text("utf-8"), begin, columns, line), "utf-8")
+
+
+def _beyond_quantization() -> list[str]:
+    """The recipes for members of the zoo that do more than quantize."""
+    return [path.stem for path in sorted(RECIPES.glob("*.yaml")) if _does_more(load_recipe(path))]
+
+
+def _does_more(recipe: Recipe) -> bool:
+    methods = {step.method for step in recipe.steps}
+    return recipe.model.startswith("zoo:") and bool(methods & BEYOND_QUANTIZATION)
+
+
+def _recipe_row(name: str) -> str:
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    result = run(recipe)
+    spec = registry.get(recipe.model.removeprefix("zoo:"))
+    steps = " + ".join(step.variant for step in recipe.steps)
+    verdict = "passed" if result.verdict.passed else "missed"
+    cells = [f"`{name}`", f"`{spec.name}`", spec.family, steps, spec.metric, *_figures(result), verdict]
+    return f"| {' | '.join(cells)} |"
 
 
 def _row(name: str) -> str:
@@ -69,14 +99,25 @@ def _figures(result: Result) -> list[str]:
     ]
 
 
-def _write(name: str, line: str) -> None:
-    """Put the row into the page's table, in alphabetical order."""
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+def with_row(page: str, begin: str, columns: tuple[str, ...], line: str) -> str:
+    """`page` with `line` in the table after `begin`, in alphabetical order, for an older row of its name.
+
+    A page without the table gets it at its end.
+    """
+    before, _, rest = page.partition(begin)
     table, _, after = rest.partition(END)
-    rows = {row.split("`")[1]: row for row in table.splitlines() if row.startswith("| `")} | {name: line}
-    listed = "\n".join(rows[each] for each in sorted(rows))
-    PAGE.write_text(f"{before}{BEGIN}{HEADER}{listed}\n{END}{after}", "utf-8")
+    lines = [*(row for row in table.splitlines() if row.startswith("| `")), line]
+    rows = {row.split("`")[1]: row for row in lines}
+    header = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+    listed = "\n".join([header, *(rows[each] for each in sorted(rows))])
+    return f"{before}{begin}{listed}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    main()
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("names", nargs="*", metavar="NAME")
+    arguments.add_argument(
+        "--recipes", action="store_true", help="the recipes' table instead of the members'"
+    )
+    chosen = arguments.parse_args()
+    main(chosen.names, chosen.recipes)

@@ -69,3 +69,13 @@ def test_every_recipe_of_the_project_is_valid_and_opens_with_its_command() -> No
     for path in RECIPES:
         load_recipe(path)
         assert path.read_text().startswith(f"# modelpress compress recipes/{path.name}\n")
+
+
+def test_families_have_a_recipe_that_makes_a_member_smaller_than_its_bits_do() -> None:
+    from models import registry
+    from tests.paths import RECIPES
+
+    recipes = [load_recipe(path) for path in RECIPES]
+    smaller = [each for each in recipes if {"distill", "shrink"} & {step.method for step in each.steps}]
+    families = {registry.get(each.model.removeprefix("zoo:")).family for each in smaller}
+    assert families >= {"convolutional", "decoder", "detection", "segmentation", "graph"}
