@@ -92,8 +92,9 @@ def finetune(
     from models.progress import training_bar
     from models.training import train
 
-    if source.dataset is None or source.module is None:
-        raise StepError(f"{source.reference}: fine-tuning needs a torch model and labelled data; give 'data'")
+    check_trains(source, objective)
+    assert source.dataset is not None
+    assert source.module is not None
     loss = objective or own_objective(source, config.label_smoothing)
     if isinstance(config, FinetuneConfig) and config.distill and teacher is not None:
         loss = _distilling(config.distill, teacher)
@@ -110,6 +111,14 @@ def finetune(
         teacher.cpu()
     tail = [value for _, value in result.curve[-10:]]
     return {"steps": result.steps, "seconds": round(result.seconds, 1), "loss": sum(tail) / max(len(tail), 1)}
+
+
+def check_trains(source: SourceModel, objective: Objective | None = None) -> None:
+    """Raises StepError for a source without a torch model or data, TrainingError for one without a loss."""
+    if source.dataset is None or source.module is None:
+        raise StepError(f"{source.reference}: fine-tuning needs a torch model and labelled data; give 'data'")
+    if objective is None:
+        own_objective(source)
 
 
 def _recipe(config: TrainingConfig, source: SourceModel) -> TrainingRecipe:

@@ -21,6 +21,7 @@ from compress.description import Description, unpublished
 from compress.errors import StepError
 from compress.machine import machine
 from compress.recipe import Recipe, check_task
+from compress.rehearsal import rehearse
 from compress.step import Calibration, Figures, GraphMethod, StepConfig, TorchMethod, methods
 from models import registry
 from models.sources import load_source, source_fingerprint
@@ -51,6 +52,7 @@ class Result:
 def run(recipe: Recipe, progress: Progress = lambda name, stage: None) -> Result:
     """Run `recipe`, or find that it has been run. Raises ModelpressError for whatever cannot work."""
     job = _Job(recipe, progress)
+    job.rehearse()
     on_torch = [step for step in recipe.steps if isinstance(methods()[step.method], TorchMethod)]
     baseline = job.export([])
     graph = job.export(on_torch) if on_torch else baseline
@@ -73,6 +75,23 @@ class _Job:
         if recipe.model.startswith("zoo:"):
             check_task(recipe, registry.get(recipe.model.removeprefix("zoo:")).task)
         self._fingerprint = source_fingerprint(recipe.model, recipe.data, recipe.seed, recipe.full)
+
+    def rehearse(self) -> None:
+        """Refuse what cannot work before anything is trained; once for one recipe, source and code."""
+        steps = self.recipe.steps
+        inputs = {
+            "parent": self._fingerprint,
+            "steps": [settings(step) for step in steps],
+            "seed": self.recipe.seed,
+            "code": [_code("."), *(_method_code(methods()[step.method]) for step in steps)],
+            "versions": dict(library_versions()),
+        }
+
+        def make(folder: Path) -> Figures:
+            rehearse(self.recipe)
+            return {}
+
+        run_stage("rehearse", inputs, make)
 
     @cached_property
     def source(self) -> "SourceModel":

@@ -60,6 +60,10 @@ class Calibration:
     drop: Callable[[GraphArtifact, GraphArtifact, int], float] = _no_labels
 
 
+# (a step, its source, the seed) -> what the source is after the step, or None where its structure hangs on
+# weights; raises what the step refuses of any source of that structure. Its module may be changed.
+Rehearsal = Callable[[Any, "SourceModel", int], "SourceModel | None"]
+
 # (a step, one before it) -> why the two cannot stand in that order, and what to do; None where they can.
 Conflict = Callable[[Any, StepConfig], str | None]
 
@@ -68,7 +72,8 @@ Conflict = Callable[[Any, StepConfig], str | None]
 class GraphMethod:
     """A method that rewrites the exported graph: `run(config, graph, folder, calibration)`.
 
-    It writes the new graph into `folder` and returns it with its figures.
+    It writes the new graph into `folder` and returns it with its figures. `samples(config)` is how many
+    training examples it will ask for.
     """
 
     name: str
@@ -78,6 +83,7 @@ class GraphMethod:
     # Whether the result depends on this machine's speed, and so holds for machines like it only.
     timed: bool = False
     conflict: Conflict | None = None
+    samples: Callable[[Any], int] = lambda config: 0
     works_on: Literal["graph"] = "graph"
 
 
@@ -89,7 +95,8 @@ class TorchMethod:
     figures. What is cached is the module's weights, so `restore(config, source, shapes)` must give a fresh
     source the same structure (pruned shapes, replaced layers) without the work, `shapes` being the stored
     tensors' by name; None says that the structure stays as it was. `depends(config, seed)` fingerprints what
-    the result depends on beside the parent, the settings and the code, such as a second model.
+    the result depends on beside the parent, the settings and the code, such as a second model. `rehearse` is
+    what `run` refuses before it trains, on a source whose weights may be random.
     """
 
     name: str
@@ -99,6 +106,7 @@ class TorchMethod:
     check: Callable[[Any, Task], None] | None = None
     depends: Callable[[Any, int], str] | None = None
     conflict: Conflict | None = None
+    rehearse: Rehearsal | None = None
     works_on: Literal["torch"] = "torch"
 
 

@@ -60,10 +60,9 @@ def with_vectors(source: SourceModel) -> SourceModel:
 
 def with_sequences(source: SourceModel, config: SequencesConfig, seed: int) -> SourceModel:
     """`source`, whose training split is what its own module writes; the prompts are no targets."""
+    check_prompt(source, config)
     windows = _train(source).inputs[source.input_names[0]]
     length = windows.shape[1]
-    if config.prompt >= length:
-        raise StepError(f"distill: sequences: a prompt of {config.prompt} leaves no room in {length} tokens")
 
     def write() -> Arrays:
         rng = np.random.default_rng(seed)
@@ -74,6 +73,13 @@ def with_sequences(source: SourceModel, config: SequencesConfig, seed: int) -> S
     targets = np.array(tokens[:, 1:])
     targets[:, : config.prompt - 1] = IGNORED
     return _with_train(source, Split({source.input_names[0]: np.array(tokens[:, :-1])}, targets))
+
+
+def check_prompt(source: SourceModel, config: SequencesConfig) -> None:
+    """Raises StepError for prompts as long as the windows of the training split."""
+    length = _train(source).inputs[source.input_names[0]].shape[1]
+    if config.prompt >= length:
+        raise StepError(f"distill: sequences: a prompt of {config.prompt} leaves no room in {length} tokens")
 
 
 def generated(source: SourceModel, prompts: Array, length: int, temperature: float, seed: int) -> Array:

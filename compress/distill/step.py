@@ -64,6 +64,23 @@ def run(config: DistillConfig, source: SourceModel, seed: int) -> tuple[SourceMo
     return replace(source, module=student), figures
 
 
+def rehearse(config: DistillConfig, source: SourceModel, seed: int) -> SourceModel:
+    """Student and teacher, and whatever of them is to be compared; the student is not trained, nor loaded."""
+    from compress.distill.answers import check_prompt
+    from compress.distill.student import build_student, check_comparable
+    from models.sources import load_untrained
+
+    _check_source(source)
+    check(config, source.task)
+    name = _name(config.student)
+    student = build_student(config.student, source, seed, load_untrained)
+    check_comparable(student, source, name)
+    if config.sequences:
+        check_prompt(source, config.sequences)
+    _objective(config, source, student, name)
+    return replace(source, module=student)
+
+
 def restore(config: DistillConfig, source: SourceModel, shapes: Mapping[str, tuple[int, ...]]) -> SourceModel:
     """A fresh source with the student's structure."""
     from compress.distill.student import build_student
@@ -181,4 +198,4 @@ def _name(student: StudentConfig) -> str:
 
 conflict = loses_zeros("trains every weight of its student")
 
-register(TorchMethod("distill", DistillConfig, run, restore, check, depends, conflict))
+register(TorchMethod("distill", DistillConfig, run, restore, check, depends, conflict, rehearse))

@@ -4,7 +4,7 @@ It trains nothing, but a student from the zoo that was never trained is trained 
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -31,13 +31,18 @@ ZOO, FACTORY = "zoo:", "py:"
 IMPORTANCE_ROWS = 32
 
 
-def build_student(config: StudentConfig, source: SourceModel, seed: int) -> nn.Module:
-    """The student of `source` before it learns, in evaluation mode. Raises StepError."""
+def build_student(
+    config: StudentConfig, source: SourceModel, seed: int, load: Callable[..., SourceModel] = load_source
+) -> nn.Module:
+    """The student of `source` before it learns, in evaluation mode; `load` gives a member of the zoo.
+
+    Raises StepError.
+    """
     assert source.module is not None
     if config.layers is not None:
         return with_layers(source.module, _kept_layers(config, source), source.reference).eval()
     if config.source is not None:
-        return _from_source(config.source, config.fresh, source, seed).eval()
+        return _from_source(config.source, config.fresh, source, seed, load).eval()
     assert config.config is not None
     return _reconfigured(config.config, source, seed).eval()
 
@@ -80,7 +85,9 @@ def example_batch(source: SourceModel, rows: int = 2) -> Batch:
     return shuffled_batches(source.dataset.train, recipe, seed=0)(0, 0.0)
 
 
-def _from_source(reference: str, untrained: bool, source: SourceModel, seed: int) -> nn.Module:
+def _from_source(
+    reference: str, untrained: bool, source: SourceModel, seed: int, load: Callable[..., SourceModel]
+) -> nn.Module:
     if reference.startswith(FACTORY):
         return build_factory(reference.removeprefix(FACTORY), seed)
     spec = registry.get(reference.removeprefix(ZOO))
@@ -88,7 +95,7 @@ def _from_source(reference: str, untrained: bool, source: SourceModel, seed: int
         raise StepError(f"distill: {reference} is for {spec.task}, its teacher for {source.task}")
     if untrained:
         return _fresh(spec, source, seed)
-    loaded = load_source(reference, seed=seed)
+    loaded = load(reference, seed=seed)
     _check_alike(loaded, source)
     assert loaded.module is not None
     return loaded.module

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compress.calibration import drawn_rows
 from compress.errors import StepError
 from models.sources.source import SourceModel
+from runtime.processing import Array
 
 BATCH = 16
 # X^T X of a layer this wide takes 512 MiB in float64, and its factorization as much again.
@@ -116,9 +117,16 @@ def _watched(layers: Mapping[str, nn.Module], found: dict[str, Tensor]) -> Itera
             handle.remove()
 
 
-def _examples(source: SourceModel, samples: int, seed: int) -> Iterator[dict[str, Tensor]]:
+def example_rows(source: SourceModel, samples: int, seed: int) -> list[Array]:
+    """Row numbers of `samples` training examples, in batches. Raises StepError for too few, or none."""
     if source.dataset is None:
         raise StepError(f"{source.reference}: this algorithm needs calibration data; give 'data', or use svd")
+    return drawn_rows("factorize", source.dataset, samples, BATCH, seed)
+
+
+def _examples(source: SourceModel, samples: int, seed: int) -> Iterator[dict[str, Tensor]]:
+    rows = example_rows(source, samples, seed)
+    assert source.dataset is not None
     split = source.dataset.train
-    for part in drawn_rows("factorize", source.dataset, samples, BATCH, seed):
+    for part in rows:
         yield {name: torch.from_numpy(split.inputs[name][part]) for name in source.input_names}

@@ -10,7 +10,7 @@ steps:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from compress.errors import StepError
@@ -25,26 +25,23 @@ if TYPE_CHECKING:
     from compress.factorize.lowrank import Spectrum
     from models.sources.source import SourceModel
 
+_NOTHING_SAVED = "factorize: no layer gets smaller at this rank; ask for less energy, ratio or rank"
+
 
 def run(config: FactorizeConfig, source: SourceModel, seed: int) -> tuple[SourceModel, Figures]:
     """Factorize the layers of `source.module` in place; ranks and errors as figures."""
-    from compress.factorize.layers import linear_layers
     from compress.quality import parameter_count
 
+    names = list(_layers(config, source))
     module = source.module
-    if module is None:
-        raise StepError(f"{source.reference}: factorize needs a torch model, not a graph")
-    layers = linear_layers(module)
-    what = "linear layer with a weight of its own"
-    names = select_names("factorize", what, list(layers), config.targets, config.exclude)
-    _check_ranks(config, {name: layers[name] for name in names})
+    assert module is not None
     teacher = _teacher(config, module)
     before = parameter_count(module)
-    scalings = _scalings(config, source, {name: layers[name] for name in names}, seed)
+    scalings = _scalings(config, source, names, seed)
     errors = {name: _factorize(config, module, name, scalings.get(name)) for name in names}
     ranks = {name: rank for name, (rank, _) in errors.items() if rank}
     if not ranks:
-        raise StepError("factorize: no layer gets smaller at this rank; ask for less energy, ratio or rank")
+        raise StepError(_NOTHING_SAVED)
     figures: Figures = {
         "parameters_before": before,
         "parameters_after": parameter_count(module),
@@ -54,6 +51,29 @@ def run(config: FactorizeConfig, source: SourceModel, seed: int) -> tuple[Source
         "worst_relative_error": max(errors[name][1] for name in ranks),
     }
     return source, {**figures, **_finetuned(config, source, seed, teacher)}
+
+
+def rehearse(config: FactorizeConfig, source: SourceModel, seed: int) -> SourceModel | None:
+    """Patterns, ranks, samples and labels; the thin layers, save where energy decides on them."""
+    from compress.factorize.layers import example_rows, replace_layer
+    from compress.factorize.lowrank import saves
+    from compress.finetune import check_trains
+
+    layers = _layers(config, source)
+    if config.algorithm != "svd":
+        example_rows(source, config.calibration.samples, seed)
+    if config.finetune:
+        check_trains(source)
+    if config.energy is not None:
+        return None
+    ranks = {name: _asked_rank(config, layer) for name, layer in layers.items()}
+    smaller = [n for n, layer in layers.items() if saves(layer.out_features, layer.in_features, ranks[n])]
+    if not smaller:
+        raise StepError(_NOTHING_SAVED)
+    assert source.module is not None
+    for name in smaller:
+        replace_layer(source.module, name, ranks[name])
+    return source
 
 
 def restore(
@@ -67,6 +87,20 @@ def restore(
         if stored := shapes.get(f"{name}.down.weight"):
             replace_layer(source.module, name, rank=stored[0])
     return source
+
+
+def _layers(config: FactorizeConfig, source: SourceModel) -> dict[str, nn.Linear]:
+    """The layers that are meant, by name."""
+    from compress.factorize.layers import linear_layers
+
+    if source.module is None:
+        raise StepError(f"{source.reference}: factorize needs a torch model, not a graph")
+    layers = linear_layers(source.module)
+    what = "linear layer with a weight of its own"
+    names = select_names("factorize", what, list(layers), config.targets, config.exclude)
+    chosen = {name: layers[name] for name in names}
+    _check_ranks(config, chosen)
+    return chosen
 
 
 def _check_ranks(config: FactorizeConfig, layers: Mapping[str, nn.Linear]) -> None:
@@ -87,7 +121,7 @@ def _check_ranks(config: FactorizeConfig, layers: Mapping[str, nn.Linear]) -> No
 
 
 def _scalings(
-    config: FactorizeConfig, source: SourceModel, layers: Mapping[str, nn.Linear], seed: int
+    config: FactorizeConfig, source: SourceModel, names: Sequence[str], seed: int
 ) -> dict[str, Tensor]:
     """What multiplies each weight before it is decomposed; nothing for plain svd."""
     from compress.factorize.layers import grams
@@ -96,7 +130,7 @@ def _scalings(
     if config.algorithm == "svd":
         return {}
     scale = activation_scaling if config.algorithm == "asvd" else whitening
-    found = grams(source, list(layers), config.calibration.samples, seed)
+    found = grams(source, names, config.calibration.samples, seed)
     return {name: scale(gram) for name, gram in found.items()}
 
 
@@ -120,10 +154,17 @@ def _factorize(
 
 
 def _rank(config: FactorizeConfig, layer: nn.Linear, spectrum: Spectrum) -> int:
-    from compress.factorize.lowrank import rank_for_energy, rank_for_ratio
+    from compress.factorize.lowrank import rank_for_energy
 
     if config.energy is not None:
         return rank_for_energy(spectrum, config.energy)
+    return _asked_rank(config, layer)
+
+
+def _asked_rank(config: FactorizeConfig, layer: nn.Linear) -> int:
+    """The rank that a ratio or a rank asks for, whatever the weights are."""
+    from compress.factorize.lowrank import rank_for_ratio
+
     if config.ratio is not None:
         return rank_for_ratio(layer.out_features, layer.in_features, config.ratio)
     assert config.rank is not None
@@ -148,4 +189,4 @@ def _finetuned(config: FactorizeConfig, source: SourceModel, seed: int, teacher:
 
 conflict = loses_zeros("makes new, dense factors")
 
-register(TorchMethod("factorize", FactorizeConfig, run, restore, conflict=conflict))
+register(TorchMethod("factorize", FactorizeConfig, run, restore, conflict=conflict, rehearse=rehearse))

@@ -41,7 +41,7 @@ def run(
     if config.dtype == "int8":
         from compress.kvcache.calibrate import calibrate, logit_deviation
 
-        inputs = list(calibration.draw(config.samples + CHECKED))
+        inputs = list(calibration.draw(samples(config)))
         scales, figures = calibrate(graph, inputs, config.samples, config.margin, folder)
         _write(graph, folder, scales)
         figures |= logit_deviation(graph, target, inputs, config.samples)
@@ -51,6 +51,11 @@ def run(
     values = 2 * sum(layer.heads * layer.head_dim for layer in graph.graph.layers)
     size = 1 if config.dtype == "int8" else 2
     return target, {"bytes_per_token_before": 4 * values, "bytes_per_token_after": size * values, **figures}
+
+
+def samples(config: KVCacheConfig) -> int:
+    """Windows for the scales, and those that show what they are worth."""
+    return config.samples + CHECKED if config.dtype == "int8" else 0
 
 
 def _write(graph: GraphArtifact, folder: Path, scales: Mapping[str, Floats] | None) -> None:
@@ -85,4 +90,4 @@ def conflict(late: Any, early: StepConfig) -> str | None:
     return "'kv-cache' has set the type of the cache already; keep one of the two"
 
 
-register(GraphMethod("kv-cache", KVCacheConfig, run, check, conflict=conflict))
+register(GraphMethod("kv-cache", KVCacheConfig, run, check, conflict=conflict, samples=samples))

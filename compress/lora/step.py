@@ -58,6 +58,16 @@ def run(config: LoraConfig, source: SourceModel, seed: int) -> tuple[SourceModel
     return source, {**figures, **_settle(config, source, names, seed), **trained}
 
 
+def rehearse(config: LoraConfig, source: SourceModel, seed: int) -> SourceModel:
+    """Patterns, ranks and labels."""
+    from compress.lora.layers import target_layers
+    from compress.quality import metric_name
+
+    target_layers(_module(source), config)
+    metric_name("lora", source)
+    return source
+
+
 def restore(config: LoraConfig, source: SourceModel, shapes: Mapping[str, tuple[int, ...]]) -> SourceModel:
     """Separate adapters wherever the stored weights have them, of the stored rank."""
     from torch import nn
@@ -146,4 +156,4 @@ def _thaw(module: nn.Module) -> None:
 
 conflict = loses_zeros("adds a dense product to the weights")
 
-register(TorchMethod("lora", LoraConfig, run, restore, check, conflict=conflict))
+register(TorchMethod("lora", LoraConfig, run, restore, check, conflict=conflict, rehearse=rehearse))

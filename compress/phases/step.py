@@ -47,6 +47,13 @@ def run(
     }
 
 
+def samples(config: PhasesConfig) -> int:
+    """The most that one of the schemes looks at."""
+    from compress.quantize import step as quantize
+
+    return max(quantize.samples(scheme) for scheme in config.graphs)
+
+
 def check(config: PhasesConfig, task: Task) -> None:
     """Refuse models whose calls do not differ in size, before anything is trained."""
     if task != "text-generation":
@@ -83,4 +90,6 @@ def _keep(
     return GraphArtifact(folder, described, made[first].signature)
 
 
-register(GraphMethod("phases", PhasesConfig, run, check, timed=True, conflict=rounded_already))
+register(
+    GraphMethod("phases", PhasesConfig, run, check, timed=True, conflict=rounded_already, samples=samples)
+)

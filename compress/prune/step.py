@@ -41,6 +41,20 @@ def run(config: Config, source: "SourceModel", seed: int) -> tuple["SourceModel"
     return source, {**sparsity_figures(source.module, layers, by_layer), **trained}
 
 
+def rehearse(config: Config, source: "SourceModel", seed: int) -> "SourceModel":
+    """Patterns, layers, samples and labels."""
+    from compress.prune.calibrate import calibration_batches, execution_order
+
+    layers = _layers(config, source)
+    _teacher(config, source)
+    if isinstance(config, Wanda | SparseGPT):
+        assert source.module is not None
+        execution_order(
+            source.module, layers, calibration_batches(source, config.calibration.samples, seed)[0]
+        )
+    return source
+
+
 def check(config: Config, task: Task) -> None:
     """Refuse what can be seen to fail before anything is trained."""
     if config.finetune and task == "embedding":
@@ -109,4 +123,4 @@ def _finetune(
     return {"finetune": trained}
 
 
-register(TorchMethod("prune", PruneConfig, run, check=check))
+register(TorchMethod("prune", PruneConfig, run, check=check, rehearse=rehearse))

@@ -58,6 +58,17 @@ def run(config: QatConfig, source: SourceModel, seed: int) -> tuple[SourceModel,
     return source, {**figures, "finetune": trained}
 
 
+def rehearse(config: QatConfig, source: SourceModel, seed: int) -> SourceModel:
+    """Patterns, samples and labels."""
+    from compress.calibration import drawn_rows
+
+    _check_trains(source)
+    _prepare(config, _module(source))
+    assert source.dataset is not None
+    drawn_rows("qat", source.dataset, config.samples, config.finetune.batch_size, seed)
+    return source
+
+
 def restore(config: QatConfig, source: SourceModel, shapes: Mapping[str, tuple[int, ...]]) -> SourceModel:
     """A fresh source with integer layers where the step put them."""
     from compress.qat.layers import QuantizedLayer, replace
@@ -144,4 +155,4 @@ def _watch(config: QatConfig, source: SourceModel, layers: Mapping[str, TrainedL
             each.inputs.start()
 
 
-register(TorchMethod("qat", QatConfig, run, restore, check))
+register(TorchMethod("qat", QatConfig, run, restore, check, rehearse=rehearse))

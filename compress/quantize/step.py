@@ -34,6 +34,8 @@ from runtime.manifest import DecoderGraph, FeedForwardGraph, Task
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_NO_CALIBRATION = "quantize: an encoder-decoder takes schemes without calibration; leave that out"
+
 
 def run(
     config: Scheme, graph: GraphArtifact, folder: Path, calibration: Calibration
@@ -47,9 +49,8 @@ def run(
 
 def _both(config: Scheme, graph: GraphArtifact, target: GraphArtifact, calibration: Calibration) -> Figures:
     """An encoder-decoder's graphs, one by one. Raises StepError for schemes that want real inputs."""
-    wants_inputs = getattr(config, "samples", 0) or getattr(config, "smooth", None)
-    if wants_inputs or isinstance(config, Mixed):
-        raise StepError("quantize: an encoder-decoder takes schemes without calibration; leave that out")
+    if samples(config):
+        raise StepError(_NO_CALIBRATION)
     figures: Figures = {}
     for name, file in zip(("decoder", "encoder"), graph.graph.files, strict=True):
         described = FeedForwardGraph(file=file)
@@ -68,8 +69,18 @@ def _one(config: Scheme, graph: GraphArtifact, target: GraphArtifact, calibratio
     return {**figures, "bytes_before": graph.size_bytes, "bytes_after": target.size_bytes}
 
 
+def samples(config: Scheme) -> int:
+    """How many real inputs the scheme looks at."""
+    of_its_own = getattr(config, "samples", 0)
+    static = config.calibration.samples if isinstance(config, Int8Static) else 0
+    smooth = getattr(config, "smooth", None)
+    return max(of_its_own, static, smooth.samples if smooth else 0)
+
+
 def check(config: Scheme, task: Task) -> None:
     """Refuse what the scheme cannot do, before anything is trained."""
+    if task == "text2text-generation" and samples(config):
+        raise StepError(_NO_CALIBRATION)
     if isinstance(config, Int8Static) and task in ("text-generation", "text2text-generation"):
         raise StepError("int8-static does not take a decoder with a KV cache; use int8-dynamic or int4")
     if isinstance(config, Bnb4) and find_spec("bitsandbytes") is None:
@@ -215,4 +226,4 @@ def _stored(config: Bnb4 | Fp16, model: Any) -> Figures:
     return dict(store_half(model, kind=config.scheme))
 
 
-register(GraphMethod("quantize", QuantizeConfig, run, check, conflict=conflict))
+register(GraphMethod("quantize", QuantizeConfig, run, check, conflict=conflict, samples=samples))

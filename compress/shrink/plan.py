@@ -108,13 +108,13 @@ def _scores(
 ) -> list[Tensor]:
     if config.importance == "magnitude":
         return [importance.magnitudes(module, units) for units in found]
-    batches = _batches(config, source, seed)
+    batches = training_batches(config, source, seed)
     if config.importance == "taylor":
         return importance.taylor(module, found, batches, own_objective(source))
     return importance.activations(module, found, batches, forward)
 
 
-def _batches(config: ShrinkConfig, source: SourceModel, seed: int) -> Iterator[Batch]:
+def training_batches(config: ShrinkConfig, source: SourceModel, seed: int) -> Iterator[Batch]:
     """Training examples drawn by seed: the inputs in the module's order, and `targets` where there are."""
     samples, dataset = config.calibration.samples, source.dataset
     if dataset is None:

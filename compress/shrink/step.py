@@ -66,6 +66,26 @@ def run(config: ShrinkConfig, source: "SourceModel", seed: int) -> tuple["Source
     return replace(source, module=module.eval()), figures
 
 
+def rehearse(config: ShrinkConfig, source: "SourceModel", seed: int) -> "SourceModel | None":
+    """Units, ratios, samples and labels; what is left of a model that each layer takes its own share from."""
+    from compress.finetune import check_trains
+    from compress.shrink.plan import plan, training_batches
+    from compress.shrink.surgery import drop_layers
+
+    module = _module(source)
+    if config.importance != "magnitude":
+        training_batches(config, source, seed)
+    if config.finetune is not None or config.importance == "taylor":
+        check_trains(source)
+    chosen = plan(config.model_copy(update={"importance": "magnitude"}), source, module, seed)
+    if config.scope == "global":
+        return None
+    _cut(source, module, chosen.removals)
+    if chosen.layers is not None:
+        drop_layers(module, chosen.layers)
+    return replace(source, module=module.eval())
+
+
 def restore(
     config: ShrinkConfig, source: "SourceModel", shapes: Mapping[str, tuple[int, ...]]
 ) -> "SourceModel":
@@ -144,4 +164,4 @@ def conflict(config: ShrinkConfig, early: StepConfig) -> str | None:
     return loses_zeros("trains what is left", unless=lambda late: config.finetune is None)(config, early)
 
 
-register(TorchMethod("shrink", ShrinkConfig, run, restore, check, conflict=conflict))
+register(TorchMethod("shrink", ShrinkConfig, run, restore, check, conflict=conflict, rehearse=rehearse))

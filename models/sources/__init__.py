@@ -48,6 +48,16 @@ def load_source(reference: str, data: str | None = None, *, seed: int = 0, full:
     return source
 
 
+def load_untrained(
+    reference: str, data: str | None = None, *, seed: int = 0, full: bool = False
+) -> SourceModel:
+    """As `load_source`, but a member of the zoo comes with random weights, whether or not it was trained."""
+    module, place = _kind(reference)
+    load = getattr(module, "load_untrained", module.load)
+    source: SourceModel = load(place, data, seed, full)
+    return source
+
+
 def _kind(reference: str) -> tuple[ModuleType, str]:
     kind, _, place = reference.partition(":")
     if kind not in _KINDS or not place:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from models.datasets import Dataset, View
+from models.datasets import Dataset, View, load_dataset
 from models.registry import ModelSpec, get
 from models.sources.source import SourceModel, attach
-from models.zoo.member import Member, objective_of
+from models.zoo.member import Member, build, objective_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +25,23 @@ def load(name: str, data: str | None, seed: int, full: bool) -> SourceModel:
     spec = get(name)
     module, own, record = Member(spec, seed, full).obtain()
     source = as_source(spec, module, own, {key: value for key, value in record.items() if key != "curve"})
+    return _seeing(data, source, spec, own)
+
+
+def load_untrained(name: str, data: str | None, seed: int, full: bool) -> SourceModel:
+    """The member's network with random weights, in evaluation mode, and the same data sets."""
+    import torch
+
+    spec = get(name)
+    own = load_dataset(spec.dataset, View(spec.task, spec.processing))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = build(spec).eval()
+    return _seeing(data, as_source(spec, module, own, {}), spec, own)
+
+
+def _seeing(data: str | None, source: SourceModel, spec: ModelSpec, own: Dataset) -> SourceModel:
+    """`source` with the data set `data`, seen as the member sees its own; or as it is."""
     if data is None:
         return source
     view = View(spec.task, own.processing, own.files.get("tokenizer.json"), own.labels)
