@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request. `deadline` is a time of the event loop's clock, in seconds."""
+    """One request. `deadline` is a time of the event loop's clock, in seconds.
+
+    `status` is that of its answer, once it has begun; `finished` says that all of it has been sent.
+    """
 
     id: str
     deadline: float = inf
@@ -29,6 +32,8 @@ class RequestContext:
     alias: str | None = None
     shadow: "Batcher | None" = None
     text_shadow: "Engine | None" = None
+    status: int | None = None
+    finished: bool = False
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("modelpress_request", default=None)

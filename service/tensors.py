@@ -102,9 +102,11 @@ def _from_json(tensor: InputTensor, dtype: np.dtype[Any]) -> Array:
         raise _wrong(tensor, "the data is ragged; send rows of one length") from None
     if values.dtype.kind not in _KINDS[dtype.kind] and values.size:
         raise _wrong(tensor, f"the data is not {tensor.datatype}")
-    try:
+    if dtype.kind == "f":
         with np.errstate(over="ignore"):
-            return np.asarray(tensor.data, dtype)
+            return values.astype(dtype)
+    try:
+        return np.asarray(tensor.data, dtype)
     except OverflowError:
         raise _wrong(tensor, f"a value does not fit {tensor.datatype}") from None
 

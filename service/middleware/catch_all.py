@@ -7,9 +7,10 @@ import logging
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.errors import ModelpressError
+from service import context
 from service.problem import problem_response
 
 logger = logging.getLogger("modelpress.service")
@@ -24,20 +25,14 @@ class CatchAllMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        request = context.current()
         try:
-            await self.app(scope, receive, watch)
+            await self.app(scope, receive, send)
         except ClientDisconnect:
             pass
         except Exception as error:
             if not isinstance(error, ModelpressError | HTTPException):
                 request_id = scope["state"]["request_id"]
                 logger.exception("request %s: %s %s", request_id, scope["method"], scope["path"])
-            if not started:
+            if request is None or request.status is None:
                 await problem_response(scope, error)(scope, receive, send)

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import access_log, context, metrics
 from service.context import RequestContext
@@ -25,25 +25,18 @@ class MeasureMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        started, status, finished = perf_counter(), CLIENT_LEFT, False
-
-        async def watch(message: Message) -> None:
-            nonlocal status, finished
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-            finished = message["type"] == "http.response.body" and not message.get("more_body", False)
-
+        request = context.current() or RequestContext("-")
+        started = perf_counter()
         metrics.REQUESTS_IN_FLIGHT.inc()
         try:
-            await self.app(scope, receive, watch)
+            await self.app(scope, receive, send)
         finally:
             metrics.REQUESTS_IN_FLIGHT.dec()
-            _note(scope, status if finished else CLIENT_LEFT, perf_counter() - started)
+            _note(scope, request, perf_counter() - started)
 
 
-def _note(scope: Scope, status: int, seconds: float) -> None:
-    request = context.current() or RequestContext("-")
+def _note(scope: Scope, request: RequestContext, seconds: float) -> None:
+    status = request.status if request.status and request.finished else CLIENT_LEFT
     model = request.manifest.tag if request.manifest else "-"
     _series(model, template(scope), status).observe(seconds)
     access_log.write(scope, request, status, seconds)

@@ -1,5 +1,7 @@
 """Opens a request's context, and writes on every answer what the client needs to talk about it.
 
+The one layer that sees every message of the answer: it notes in the context how far that is.
+
 The request id is the client's `X-Request-ID` if it is a sane one, else a new one. `X-Model-Variant` says
 which model and version answered, which an alias, a canary or a fallback may have chosen.
 """
@@ -35,7 +37,11 @@ class RequestIdMiddleware:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *_headers(request)]
-            await send(message)
+                request.status = message["status"]
+                await send(message)
+            else:
+                await send(message)
+                request.finished = not message.get("more_body", False)
 
         await self.app(scope, receive, send_with_id)
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import context
 from service.errors import ServiceError
@@ -34,28 +34,15 @@ class TraceMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        status = 0
-
-        async def watch(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method = scope["method"]
         with self.tracer.start_as_current_span(method, extract(headers), SpanKind.SERVER) as span:
-            await self.app(scope, receive, watch)
+            await self.app(scope, receive, send)
             # The route is known only now; a raw path would make a name of each guess.
             route = template(scope)
             span.update_name(f"{method} {route}")
-            found = {
-                "http.request.method": method,
-                "http.route": route,
-                "http.response.status_code": status,
-            }
-            span.set_attributes(found | _asked())
-            if status >= 500:
+            span.set_attributes({"http.request.method": method, "http.route": route} | _asked())
+            if (request := context.current()) and request.status and request.status >= 500:
                 span.set_status(StatusCode.ERROR)
 
 
@@ -82,11 +69,14 @@ def _exporter(name: str) -> SpanExporter:
     )
 
 
-def _asked() -> dict[str, str]:
+def _asked() -> dict[str, str | int]:
     request = context.current()
     if request is None:
         return {}
-    found = {"modelpress.request_id": request.id}
+    found: dict[str, str | int] = {
+        "modelpress.request_id": request.id,
+        "http.response.status_code": request.status or 0,
+    }
     if request.manifest:
         found["modelpress.model"] = f"{request.manifest.tag}:{request.manifest.version}"
     return found

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from prometheus_client import REGISTRY
+from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import TooBusy
@@ -16,17 +18,18 @@ from service.middleware.body_limit import BodyLimitMiddleware
 from service.middleware.catch_all import CatchAllMiddleware
 from service.middleware.measure import MeasureMiddleware
 from service.middleware.request_id import RequestIdMiddleware
+from service.middleware.shortcut import LONGEST_PATH, ShortcutMiddleware
 
 
 def wrapped(app: ASGIApp, limit: int = 10) -> ASGIApp:
     return RequestIdMiddleware(MeasureMiddleware(CatchAllMiddleware(BodyLimitMiddleware(app, limit))))
 
 
-def ask(app: ASGIApp, **request: object) -> httpx.Response:
+def ask(app: ASGIApp, method: str = "POST", path: str = "/v1/x", **request: object) -> httpx.Response:
     async def main() -> httpx.Response:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request("POST", "/v1/x", **request)
+            return await client.request(method, path, **request)
 
     return asyncio.run(main())
 
@@ -129,3 +132,32 @@ def test_an_abandoned_stream_is_counted():
     before = count()
     asyncio.run(main())
     assert count() == before + 1
+
+
+def shortcut() -> ASGIApp:
+    async def say(request: Request) -> Response:
+        return PlainTextResponse(f"{request.path_params['name']} {request.url_for('say', name='y').path}")
+
+    async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("elsewhere", 418)(scope, receive, send)
+
+    inner = [Route("/{name}/say", say, methods=["POST"], name="say")]
+    target = Starlette(routes=[Mount("/v2", routes=inner), Mount("/v1", routes=inner)])
+    return RequestIdMiddleware(CatchAllMiddleware(ShortcutMiddleware(elsewhere, target)))
+
+
+@pytest.mark.parametrize("name", ["one", "two", "n" * LONGEST_PATH])
+def test_the_shortcut_finds_the_endpoint_that_starlette_would(name):
+    app = shortcut()
+    for _ in range(2):
+        answer = ask(app, path=f"/v2/{name}/say")
+        assert (answer.status_code, answer.text) == (200, f"{name} /v2/y/say")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v2/a/say", 405), ("POST", "/v2/a", 404), ("POST", "/v2/a/say/", 307), ("POST", "/x", 418)],
+)
+def test_what_no_endpoint_takes_is_refused_as_starlette_does_it(method, path, status):
+    app = shortcut()
+    assert [ask(app, method=method, path=path).status_code for _ in range(2)] == [status] * 2
