@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -28,6 +29,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.export.graph import save_model, strip
 from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static, LlmInt8
+from compress.quantize.graph import stored_weights
 from compress.quantize.ranges import best_range
 from compress.quantize.weight_only import quantize_embeddings
 from compress.quantize.weights import drop_zero_points, split_convolutions, store_convolutions
@@ -53,6 +55,7 @@ def dynamic(
     """
     with _quiet():
         prepared = _prepare(source, target)
+        transpose_heads(prepared)
         quantize_dynamic(
             prepared,
             target,
@@ -65,6 +68,29 @@ def dynamic(
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
     _finish(target, prepared)
+
+
+def transpose_heads(path: Path) -> None:
+    """Store transposed each weight of the graph at `path` that is transposed before it is multiplied by.
+
+    onnxruntime's optimizer has done so before, but not where a head tied to its embedding would then be
+    twice in a file of over 2 GB; it stays in float32 there, since the quantizer takes stored weights only.
+    So the embedding gets its 8 bits first, and the weight has one reader left.
+    """
+    model = onnx.load(path)
+    weights = stored_weights(model)
+    found = [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in weights]
+    if not found:
+        return
+    quantize_embeddings(model)
+    weights = stored_weights(model)
+    for node in found:
+        readers = [each for each in model.graph.node if node.input[0] in each.input]
+        if len(weights[node.input[0]].dims) == 2 and len(readers) == 1:
+            array = np.ascontiguousarray(numpy_helper.to_array(weights[node.input[0]]).T)
+            weights[node.input[0]].CopyFrom(numpy_helper.from_array(array, node.output[0]))
+            model.graph.node.remove(node)
+    save_model(model, path)
 
 
 def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dict[str, Array]]) -> None:

@@ -11,6 +11,7 @@ import torch
 from compress.artifact import GraphArtifact
 from compress.export.feedforward import export_feedforward
 from compress.quantize.blockwise import quantize_blocks, quantize_rows
+from compress.quantize.int8 import transpose_heads
 from compress.quantize.step import run
 from compress.step import Calibration, validate
 from runtime.manifest import Signature
@@ -64,6 +65,35 @@ def test_int8_dynamic_looks_up_rows_with_a_scale_each(tmp_path: Path) -> None:
     wanted = network.head(torch.tanh(torch.from_numpy(rows.dequantize()))).detach().numpy()
     got = open_session(made.path, threads=1).run(None, {"tokens": tokens})[0][0]
     assert np.abs(got - wanted).max() < 0.03 * np.abs(wanted).max()
+
+
+def test_a_head_that_the_optimizer_left_transposed_is_quantized(tmp_path: Path) -> None:
+    """As in a graph that is too large for it, where a tied weight would be stored twice."""
+    network, tokens = Lookup(tied=True).eval(), np.arange(50, dtype=np.int64)[None]
+    path = tmp_path / "model.onnx"
+    export_feedforward(network, {"tokens": tokens}, ["y"], path, ragged=True)
+    model = onnx.load(path)
+    untie_by_transpose(model)
+    onnx.save(model, path)
+    before = open_session(path, threads=1).run(None, {"tokens": tokens})[0]
+    transpose_heads(path)
+    changed = onnx.load(path)
+    assert [node.op_type for node in changed.graph.node if node.op_type == "Transpose"] == []
+    # The head, once, and the scales of the embedding.
+    assert sum(len(tensor.dims) == 2 and tensor.data_type == 1 for tensor in changed.graph.initializer) == 2
+    after = open_session(path, threads=1).run(None, {"tokens": tokens})[0]
+    assert np.abs(after - before).max() < 0.02 * np.abs(before).max()
+
+
+def untie_by_transpose(model: onnx.ModelProto) -> None:
+    """Let the head multiply by the transposed embedding, if it does not already."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    table = next(node.input[0] for node in model.graph.node if node.op_type == "Gather")
+    head = next(node for node in model.graph.node if node.op_type == "MatMul")
+    if head.input[1] in weights:
+        at = list(model.graph.node).index(head)
+        model.graph.node.insert(at, onnx.helper.make_node("Transpose", [table], ["turned"], perm=[1, 0]))
+        head.input[1] = "turned"
 
 
 def quantized(network: Any, tokens: np.ndarray, folder: Path, settings: dict[str, Any]) -> GraphArtifact:
