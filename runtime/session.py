@@ -1,7 +1,9 @@
 """The only place that makes an onnxruntime session: providers, thread budget, and errors in plain words.
 
-It does not run anything. The trade-off: worker threads do not spin between calls, which costs some
-microseconds a call and gives the cores back to the other sessions and to the web server.
+It does not run anything. The trade-offs: worker threads do not spin between calls, which costs some
+microseconds a call and gives the cores back to the other sessions and to the web server; attention over a
+cache keeps a call's scores in memory, float32 [rows, heads, tokens, capacity], where its other kernel would
+not, because it is faster (docs/log.md).
 """
 
 import os
@@ -13,6 +15,10 @@ import onnxruntime as ort
 from runtime.errors import GraphError
 from runtime.manifest import DType, TensorSpec
 from runtime.memory import give_back_freed
+
+# onnxruntime 1.31 reads it when it makes GroupQueryAttention's CPU kernel, and only then. Set it to 0 to have
+# the other kernel.
+os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
 
 DTYPES: dict[str, DType] = {
     "tensor(float)": "float32",
