@@ -1,6 +1,6 @@
 """Which layers a step prunes: patterns over module names, and refusals by name. It changes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -10,9 +10,18 @@ from compress.prune.config import Pattern
 
 LINEAR: tuple[type[nn.Module], ...] = (nn.Linear,)
 LINEAR_OR_CONVOLUTION = (*LINEAR, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# A message stays one line, however many layers a model has.
+# Recurrent layers have several matrices, each of which counts as a layer.
+ALL = (*LINEAR_OR_CONVOLUTION, nn.RNNBase)
 
 Layers = Mapping[str, nn.Module]
+
+
+class Matrix(nn.Module):
+    """One matrix of a recurrent layer, with that layer's own parameter for a weight; it is never called."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
 
 
 def select(
@@ -21,10 +30,11 @@ def select(
     """The layers of `kinds` by name, those that `targets` match less those that `exclude` matches.
 
     A layer whose weight is also something else's, such as a head tied to its embedding, is not one of them;
-    layers that share a weight count once. Raises StepError for a pattern that matches nothing.
+    layers that share a weight count once. A matrix of a recurrent layer has its parameter's name, such as
+    `gru.weight_hh_l0`. Raises StepError for a pattern that matches nothing.
     """
     candidates = _candidates(module, kinds)
-    what = " or ".join(dict.fromkeys(kind.__name__.rstrip("123d") for kind in kinds))
+    what = " or ".join(dict.fromkeys(_called(kind) for kind in kinds))
     if not candidates:
         raise StepError(f"prune: {type(module).__name__} has no {what} layer of its own; leave the step out")
     chosen = select_names("prune", f"{what} layer", list(candidates), targets, exclude)
@@ -69,13 +79,26 @@ def _candidates(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[s
         for parameter in each.parameters(recurse=False)
     }
     found: dict[str, nn.Module] = {}
-    for name, layer in module.named_modules():
+    for name, layer in _weighted(module, kinds):
         # A weight that is computed, as by torch's parametrizations, is no parameter that could be set.
-        if (
-            isinstance(layer, kinds)
-            and isinstance(layer.weight, nn.Parameter)
-            and id(layer.weight) not in shared
-        ):
+        if isinstance(layer.weight, nn.Parameter) and id(layer.weight) not in shared:
             shared.add(id(layer.weight))
             found[name] = layer
     return found
+
+
+def _weighted(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Module]]:
+    """Everything in `module` that has a `weight` of its own, by name."""
+    for name, layer in module.named_modules():
+        if not isinstance(layer, kinds):
+            continue
+        if not isinstance(layer, nn.RNNBase):
+            yield name, layer
+            continue
+        for parameter, weight in layer.named_parameters(recurse=False):
+            if weight.ndim == 2:
+                yield f"{name}.{parameter}".lstrip("."), Matrix(weight)
+
+
+def _called(kind: type[nn.Module]) -> str:
+    return "recurrent" if kind is nn.RNNBase else kind.__name__.rstrip("123d")

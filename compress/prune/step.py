@@ -8,7 +8,8 @@ steps:
     finetune: {steps: 600}         # pruned weights stay exactly zero
     gradual: {events: 10}          # magnitude only: prune during fine-tuning instead of before it
 
-Linear layers, and convolutions for all but `wanda` and `sparsegpt`. Shapes stay: zeros are
+Linear layers, convolutions for all but `wanda` and `sparsegpt`, and the matrices of recurrent layers for
+`magnitude`, `iterative` and `nm`. Shapes stay: zeros are
 worth a smaller compressed file, and speed only where a kernel reads the pattern. `shrink` shrinks shapes.
 """
 
@@ -63,11 +64,13 @@ def check(config: Config, task: Task) -> None:
 
 def _layers(config: Config, source: "SourceModel") -> "Layers":
     """The layers to prune, all of which can be."""
-    from compress.prune.layers import LINEAR, LINEAR_OR_CONVOLUTION, check_pattern, select
+    from compress.prune.layers import ALL, LINEAR, LINEAR_OR_CONVOLUTION, check_pattern, select
 
     if source.module is None:
         raise StepError(f"{source.reference}: prune needs a torch model; a ready ONNX graph has none")
-    kinds = LINEAR if isinstance(config, Wanda | SparseGPT) else LINEAR_OR_CONVOLUTION
+    kinds: tuple[type[nn.Module], ...] = LINEAR if isinstance(config, Wanda | SparseGPT) else ALL
+    # Scores of movement are collected where a layer is called with its weight, which recurrent ones are not.
+    kinds = LINEAR_OR_CONVOLUTION if isinstance(config, Movement) else kinds
     layers = select(source.module, config.targets, config.exclude, kinds)
     if isinstance(config, NM | Wanda | SparseGPT) and config.pattern:
         check_pattern(layers, config.pattern)

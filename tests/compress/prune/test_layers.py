@@ -4,7 +4,15 @@ from torch import nn
 
 from compress.errors import StepError
 from compress.prune.config import Pattern
-from compress.prune.layers import LINEAR, LINEAR_OR_CONVOLUTION, check_pattern, refuse_empty, select
+from compress.prune.layers import (
+    ALL,
+    LINEAR,
+    LINEAR_OR_CONVOLUTION,
+    check_pattern,
+    refuse_empty,
+    select,
+    weight_of,
+)
 
 
 class Tied(nn.Module):
@@ -59,6 +67,16 @@ def test_a_message_stays_short_for_a_deep_model() -> None:
 def test_a_network_without_such_layers_is_refused() -> None:
     with pytest.raises(StepError, match="LSTM has no Linear layer"):
         select(nn.LSTM(2, 2), ("*",), (), LINEAR)
+
+
+def test_the_matrices_of_a_recurrent_layer_are_its_own_parameters() -> None:
+    network = nn.ModuleDict({"gru": nn.GRU(4, 3, num_layers=2), "head": nn.Linear(3, 2)})
+    found = select(network, ("*",), (), ALL)
+    matrices = [f"gru.weight_{part}_l{layer}" for layer in (0, 1) for part in ("ih", "hh")]
+    assert list(found) == [*matrices, "head"]
+    for name in matrices:
+        assert weight_of(found[name]) is network.get_parameter(name)
+    assert list(select(network, ("*hh*",), (), ALL)) == [matrices[1], matrices[3]]
 
 
 def test_a_weight_that_is_computed_is_none_to_prune() -> None:

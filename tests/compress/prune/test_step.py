@@ -1,6 +1,7 @@
 """The step on whole recipes: from a user's own network to a sparse graph."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,39 @@ def test_a_convolutional_net_is_pruned_over_all_its_layers() -> None:
     assert set(figures["layers"]) == {"0", "3"}
     _, figures = apply(source(network), criterion="nm", pattern={"n": 1, "m": 4})
     assert figures["sparsity"] >= 0.75
+
+
+class Recurrent(nn.Module):
+    """The last state of a GRU over a sequence, classified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(4, 12, batch_first=True), nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.gru(x)[0][:, -1])
+        return logits
+
+
+@pytest.mark.parametrize("rounds", [{"criterion": "magnitude"}, {"criterion": "iterative", "rounds": 2}])
+def test_a_recurrent_net_is_pruned_in_its_recurrent_matrices(rounds: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    network = Recurrent()
+    x = np.random.default_rng(0).standard_normal((40, 6, 4)).astype(np.float32)
+    split = Split({"x": x}, (x[:, -1, 0] > 0).astype(np.int64))
+    data = Dataset("sequences", "tensor", "", ("0", "1"), TensorProcessing(), lambda name: split)
+    training = {"steps": 5, "batch_size": 8, "threads": 1}
+    settings = {"ratio": 0.8, "scope": "layer", "targets": ["gru.*"], "finetune": training, **rounds}
+    config = validate({"method": "prune", **settings})
+    before = network.gru.weight_hh_l0.detach().clone()
+    sequences = replace(source(network, data), task="tensor", input_names=("x",))
+    _, figures = prune(config, sequences, 0)
+    for name, parameter in network.gru.named_parameters():
+        zeros = float((parameter == 0).float().mean())
+        assert zeros == pytest.approx(0.8, abs=0.02) if "weight" in name else zeros < 0.1
+    kept = network.gru.weight_hh_l0 != 0
+    assert not torch.equal(network.gru.weight_hh_l0[kept], before[kept])
+    assert set(figures["layers"]) == {"gru.weight_ih_l0", "gru.weight_hh_l0"}
 
 
 def test_a_decoder_is_pruned_block_by_block_and_its_tied_head_is_left_alone(llama: Any) -> None:
