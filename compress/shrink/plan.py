@@ -63,6 +63,12 @@ def example(source: SourceModel) -> Batch:
     return {name: torch.from_numpy(value[:EXAMPLE_ROWS]) for name, value in example_inputs(source).items()}
 
 
+def of_one_size(source: SourceModel, failure: RuntimeError) -> StepError:
+    """What to say of a model that failed to run with some of its units cut out."""
+    reason = str(failure).splitlines()[0]
+    return StepError(f"{source.reference}: does not run at other sizes ({reason}); it cannot be shrunk")
+
+
 def _asked(config: ShrinkConfig, module: nn.Module) -> dict[Kind, float]:
     """The kinds that go, with their ratios; those that 'flops' takes from begin with none."""
     if config.remove.flops is None:
@@ -193,7 +199,11 @@ def _flops_ratio(
     assert share is not None
 
     def cost(ratio: float) -> int:
-        return flops.after(module, _removals(config, dict.fromkeys(kinds, ratio), found, scores), batch)
+        removals = _removals(config, dict.fromkeys(kinds, ratio), found, scores)
+        try:
+            return flops.after(module, removals, batch)
+        except RuntimeError as failure:
+            raise of_one_size(source, failure) from None
 
     ratio = flops.smallest_ratio((1 - share) * before, cost)
     if ratio is None:

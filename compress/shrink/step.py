@@ -115,7 +115,7 @@ def _cut(source: "SourceModel", module: "nn.Module", removals: tuple["Removal", 
     """Cut out `removals`; how far the outputs are from those of the masked model. Raises StepError."""
     import copy
 
-    from compress.shrink.plan import example
+    from compress.shrink.plan import example, of_one_size
     from compress.shrink.surgery import resize
     from compress.shrink.units import cut_out, silence
 
@@ -128,10 +128,7 @@ def _cut(source: "SourceModel", module: "nn.Module", removals: tuple["Removal", 
     try:
         error = difference(module, masked, inputs)
     except RuntimeError as failure:
-        reason = str(failure).splitlines()[0]
-        raise StepError(
-            f"{source.reference}: does not run at other sizes ({reason}); it cannot be shrunk"
-        ) from None
+        raise of_one_size(source, failure) from None
     if not error <= TOLERANCE:
         raise StepError(
             f"{source.reference}: shrunk, it differs from the masked model by {error:.1e} (relative; "

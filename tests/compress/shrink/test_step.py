@@ -217,6 +217,23 @@ def test_what_a_network_cannot_give_is_refused(make_source: MakeSource) -> None:
         run(configured(remove={"channels": 0.5}), graph, 0)
 
 
+@pytest.mark.parametrize("remove", [{"heads": 0.5}, {"flops": 0.3}])
+def test_a_model_of_one_size_is_named_however_its_cut_is_asked_for(
+    make_source: MakeSource, remove: dict[str, float]
+) -> None:
+    """Swin's table of positions is as wide as it has heads, and nothing here knows that."""
+    from transformers import SwinConfig, SwinForImageClassification
+
+    from models.sources.wrappers import ImageModule
+
+    sizes = {"image_size": 8, "patch_size": 2, "num_channels": 1, "window_size": 2}
+    network = SwinForImageClassification(SwinConfig(embed_dim=8, depths=[1], num_heads=[2], **sizes))
+    images = np.zeros((4, 1, 8, 8), np.float32)
+    source = make_source(ImageModule(network.eval()), {"x": images}, None, "image-classification")
+    with pytest.raises(StepError, match="does not run at other sizes"):
+        run(configured(remove=remove), source, 0)
+
+
 class Stubborn(torch.nn.Module):
     """Its width is written into its forward, where tracing cannot see that it matters."""
 
