@@ -16,13 +16,13 @@ from service.pool import Pool
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one event adds to the answer to request `index`; `tokens` is 1, or 0 for the end alone."""
+    """What the latest tokens add to the answer to request `index`; `tokens` is 0 for the end alone."""
 
     index: int
     text: str
     tokens: int
     finish_reason: FinishReason | None
-    logprob: TokenLogprob | None = None
+    logprobs: Sequence[TokenLogprob] = ()
     cached_tokens: int = 0
 
 
@@ -42,8 +42,7 @@ class Answer:
         self.tokens += piece.tokens
         self.finish_reason = piece.finish_reason
         self.cached_tokens += piece.cached_tokens
-        if piece.logprob:
-            self.logprobs.append(piece.logprob)
+        self.logprobs += piece.logprobs
 
 
 async def encode(pool: Pool, engine: Engine, prompts: Sequence[str | list[int]]) -> list[list[int]]:
@@ -65,14 +64,21 @@ def requests(
 async def complete(
     engine: Engine, asked: Sequence[Request], stop: Sequence[str] = ()
 ) -> AsyncGenerator[Piece, None]:
-    """Answer the requests side by side, piece by piece. Closing the generator frees their slots."""
+    """Answer the requests side by side, piece by piece. Closing the generator frees their slots.
+
+    Tokens that came together are one piece: a client that is slower than the model gets fewer, longer ones.
+    """
     streams = [engine.model.text_stream(stop) for _ in asked]
     async with Generation(engine, asked) as generation:
-        async for index, event in generation:
-            piece = _piece(index, event, streams[index])
-            if piece.finish_reason and not event.finish_reason:
-                generation.drop(index)
-            yield piece
+        async for events in generation:
+            grown: dict[int, list[TokenEvent]] = {}
+            for index, event in events:
+                grown.setdefault(index, []).append(event)
+            for index, latest in grown.items():
+                piece = _piece(index, latest, streams[index])
+                if piece.finish_reason:
+                    generation.drop(index)
+                yield piece
 
 
 async def unanswered(count: int) -> AsyncGenerator[Piece, None]:
@@ -89,12 +95,17 @@ async def answers(pieces: AsyncGenerator[Piece, None], count: int) -> list[Answe
     return whole
 
 
-def _piece(index: int, event: TokenEvent, stream: TextStream) -> Piece:
-    tokens = 0 if event.token_id is None else 1
-    text = "" if event.token_id is None else stream.push(event.token_id)
-    reason = event.finish_reason
-    if stream.stopped:
-        reason = "stop"
-    elif reason:
+def _piece(index: int, events: Sequence[TokenEvent], stream: TextStream) -> Piece:
+    text, tokens, reason, logprobs = "", 0, None, []
+    for event in events:
+        if event.token_id is not None:
+            tokens += 1
+            text += stream.push(event.token_id)
+        if event.logprob:
+            logprobs.append(event.logprob)
+        reason = "stop" if stream.stopped else event.finish_reason
+        if reason:
+            break
+    if reason:
         text += stream.flush()
-    return Piece(index, text, tokens, reason, event.logprob, event.cached_tokens)
+    return Piece(index, text, tokens, reason, logprobs, events[0].cached_tokens)

@@ -12,7 +12,9 @@ from service.engine import Engine, Mailbox
 
 @dataclass(slots=True)
 class Generation:
-    """Iterate for (prompt's index, event) as they come. Leaving the context frees the slots that are left.
+    """Iterate for what has come since the last time, as (prompt's index, event), one or more.
+
+    Leaving the context frees the slots that are left.
 
     Entering raises TooBusy; iterating raises what the scheduler says of a prompt, or ModelFailed.
     """
@@ -24,6 +26,7 @@ class Generation:
     _silent: set[str] = field(default_factory=set)
     _started: float = 0.0
     _said: dict[str, list[int]] = field(default_factory=dict)
+    _error: Exception | None = None
 
     async def __aenter__(self) -> "Generation":
         ids = self.engine.admit(self.requests, self._mailbox)
@@ -44,21 +47,33 @@ class Generation:
     def __aiter__(self) -> "Generation":
         return self
 
-    async def __anext__(self) -> tuple[int, TokenEvent]:
-        while self._live:
-            event = await self._mailbox.get()
-            if isinstance(event, tuple):
-                raise event[1]
-            if (index := self._live.get(event.request_id)) is not None:
-                self._note(event)
-                return index, event
+    async def __anext__(self) -> list[tuple[int, TokenEvent]]:
+        while self._live and self._error is None:
+            found = [self._take(await self._mailbox.get())]
+            while not self._mailbox.empty():
+                found.append(self._take(self._mailbox.get_nowait()))
+            if events := [each for each in found if each]:
+                return events
+        if self._error:
+            raise self._error
         raise StopAsyncIteration
 
     def drop(self, index: int) -> None:
-        """Let go of one prompt; the others go on."""
-        request_id = next(request_id for request_id, at in self._live.items() if at == index)
-        del self._live[request_id]
-        self.engine.forget(request_id, finished=False)
+        """Let go of one prompt, unless its answer is over; the others go on."""
+        for request_id in [request_id for request_id, at in self._live.items() if at == index]:
+            del self._live[request_id]
+            self.engine.forget(request_id, finished=False)
+
+    def _take(self, event: TokenEvent | tuple[str, Exception]) -> tuple[int, TokenEvent] | None:
+        if isinstance(event, tuple):
+            # What came before it is given first.
+            self._error = self._error or event[1]
+            return None
+        index = self._live.get(event.request_id)
+        if index is None or self._error:
+            return None
+        self._note(event)
+        return index, event
 
     def _note(self, event: TokenEvent) -> None:
         if event.request_id in self._silent:

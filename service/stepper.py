@@ -1,4 +1,7 @@
-"""The thread that owns a scheduler: commands go in by a queue, each step's events come out by one call.
+"""The thread that owns a scheduler: commands go in by a queue, steps' events come out by one call.
+
+Each call wakes the event loop, and what follows costs a small model's step over again, of the same
+processor: so a model that is faster than anybody reads tells of several steps at once.
 
 It touches no asyncio object and nobody else touches the scheduler. A thread cannot be ended from outside,
 so one that hangs is abandoned: it ends by itself should it ever come back, and what it says until then is
@@ -18,6 +21,9 @@ from service import metrics
 
 logger = logging.getLogger("modelpress.service")
 
+# No reader tells tokens apart that are closer than this; a step that takes longer is told at once.
+TELL_SECONDS = 0.005
+
 Command = Callable[[Scheduler], None]
 
 
@@ -25,7 +31,7 @@ class Listener(Protocol):
     """Who hears of a stepper. Every method is called in its thread."""
 
     def stepped(self, events: list[TokenEvent]) -> None:
-        """A step gave these."""
+        """The last steps gave these."""
 
     def lost(self) -> None:
         """A step failed: every request that the scheduler had is lost, and it starts afresh."""
@@ -42,6 +48,7 @@ class Stepper:
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._abandoned = False
         self._busy_since: float | None = None
+        self._told = 0.0
         self._figures = metrics.EngineSeries(self._tag)
         self._thread = Thread(target=self._run, name=f"engine {self._tag}", daemon=True)
 
@@ -88,17 +95,28 @@ class Stepper:
 
     def _serve(self, scheduler: Scheduler) -> bool:
         """Step until told to stop, or until the scheduler fails and is not to be trusted: True."""
+        events: list[TokenEvent] = []
         try:
             while self._obey(scheduler):
-                events = scheduler.step()
+                events += scheduler.step()
                 if self._abandoned:
                     return False
-                self._figures.note(scheduler)
-                self._listener.stepped(events)
+                if self._is_due(events) or not scheduler.has_work:
+                    self._figures.note(scheduler)
+                    self._listener.stepped(events)
+                    events = []
         except Exception:
             logger.exception("%s: a step failed; the requests in it are lost", self._tag)
             return True
         return False
+
+    def _is_due(self, events: list[TokenEvent]) -> bool:
+        """Whether somebody waits: for an answer's end, or for the first step after a command or a while."""
+        now = monotonic()
+        if now - self._told < TELL_SECONDS and not any(event.finish_reason for event in events):
+            return False
+        self._told = now
+        return True
 
     def _obey(self, scheduler: Scheduler) -> bool:
         """Carry out all commands, waiting for one while there is nothing to step. False: stop."""
@@ -112,5 +130,6 @@ class Stepper:
             if command is None:
                 return False
             self._busy_since = monotonic()
+            self._told = 0.0
             command(scheduler)
             self._figures.note(scheduler)

@@ -87,8 +87,7 @@ class ChatChoices:
         if piece.index not in self._begun:
             self._begun.add(piece.index)
             delta = {"role": "assistant", **delta}
-        scored = [piece.logprob] if piece.logprob else []
-        return self._choice(piece.index, "delta", delta, scored, piece.finish_reason)
+        return self._choice(piece.index, "delta", delta, piece.logprobs, piece.finish_reason)
 
     def _choice(
         self, index: int, key: str, said: Any, scored: Sequence[TokenLogprob], finish_reason: str | None

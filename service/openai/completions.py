@@ -68,9 +68,7 @@ class CompletionChoices:
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
         """One choice of one event."""
-        return self._choice(
-            piece.index, piece.text, [piece.logprob] if piece.logprob else [], piece.finish_reason
-        )
+        return self._choice(piece.index, piece.text, piece.logprobs, piece.finish_reason)
 
     def _choice(
         self, index: int, text: str, scored: Sequence[TokenLogprob], finish_reason: str | None

@@ -22,6 +22,7 @@ from service.engine import Engine
 from service.errors import ModelFailed, TooBusy
 from service.generation import Generation
 from service.keys import Key
+from service.stepper import Stepper
 
 GREEDY = SamplingParams(max_tokens=6, temperature=0)
 LONG = SamplingParams(max_tokens=10_000)
@@ -93,7 +94,7 @@ def counted(name: str) -> float:
 
 async def tokens(engine: Engine, prompt: list[int], params: SamplingParams = GREEDY) -> list[int | None]:
     async with Generation(engine, requests([prompt], params)) as generation:
-        return [event.token_id async for _, event in generation]
+        return [event.token_id async for events in generation for _, event in events]
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -160,11 +161,9 @@ def test_a_dropped_prompt_leaves_the_others_alone(model):
     async def test(engine: Engine) -> None:
         events: list[tuple[int, TokenEvent]] = []
         async with Generation(engine, requests([[1], [2]], GREEDY)) as generation:
-            async for index, event in generation:
-                if index == 0:
-                    generation.drop(0)
-                else:
-                    events.append((index, event))
+            async for latest in generation:
+                generation.drop(0)
+                events += [(index, event) for index, event in latest if index == 1]
         assert [event.token_id for _, event in events] == await tokens(engine, [2])
 
     run(model, test)
@@ -278,3 +277,27 @@ def test_the_requests_of_a_key_share_prompts_with_nobody_elses(model):
         assert recording.salts == ["", "ann"]
 
     run(recording, test)
+
+
+def test_steps_that_nobody_could_tell_apart_are_told_together(model):
+    told: list[list[TokenEvent]] = []
+    over = threading.Event()
+
+    class Listener:
+        def stepped(self, events: list[TokenEvent]) -> None:
+            told.append(events)
+            if events[-1].finish_reason:
+                over.set()
+
+    stepper = Stepper("chatter-tiny", lambda: model.scheduler(1), Listener())
+    stepper.start()
+    params = SamplingParams(max_tokens=1000, temperature=0, ignore_eos=True)
+    stepper.submit(lambda scheduler: scheduler.add(Request("r", [1], params)))
+    assert over.wait(30)
+    stepper.stop()
+    stepper.join(30)
+    # The first one at once, for somebody waits for it; and none is lost.
+    assert len(told[0]) == 1
+    assert len(told) < 1000
+    assert sum(map(len, told)) == 1000
+    assert told[-1][-1].finish_reason == "length"

@@ -34,7 +34,7 @@ async def answered(catalog: Catalog, params: SamplingParams) -> tuple[float, flo
     context.enter(RequestContext("test"))
     engine = catalog.text("chat")
     async with Generation(engine, [Request("", PROMPT, params)]) as generation:
-        async for _, _ in generation:
+        async for _ in generation:
             pass
     assert engine.manifest.tag == "chatter-tiny"
     while counted("compared") == before[0]:

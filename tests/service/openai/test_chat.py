@@ -55,7 +55,7 @@ def test_parts_and_developers_are_texts_and_systems(client, model):
 def test_a_stream_gives_the_role_once_then_the_text_then_the_usage(client, model):
     *chunks, last = ask(client, temperature=0, stream=True, stream_options={"include_usage": True})
     assert "".join(chunk.choices[0].delta.content for chunk in chunks) == greedy(model, PROMPT, 12)
-    assert [chunk.choices[0].delta.role for chunk in chunks] == ["assistant"] + [None] * 11
+    assert [chunk.choices[0].delta.role for chunk in chunks] == ["assistant"] + [None] * (len(chunks) - 1)
     assert chunks[-1].choices[0].finish_reason == "length"
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
     assert all(chunk.usage is None for chunk in chunks)

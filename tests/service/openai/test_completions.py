@@ -42,8 +42,8 @@ def test_a_stream_gives_the_same_text_and_its_usage(client, model):
     )
     *chunks, last = stream
     assert "".join(chunk.choices[0].text for chunk in chunks) == greedy(model, "hello", 20)
-    assert len(chunks) == 20
-    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * 19 + ["length"]
+    *before, end = [chunk.choices[0].finish_reason for chunk in chunks]
+    assert (set(before) - {None}, end) == (set(), "length")
     assert last.choices == []
     assert last.usage.completion_tokens == 20
 
@@ -53,7 +53,10 @@ def test_every_chunk_may_say_what_has_been_used_so_far(client):
     stream = client.completions.create(
         model=MODEL, prompt="hello", max_tokens=5, temperature=0, stream=True, stream_options=options
     )
-    assert [chunk.usage.completion_tokens for chunk in stream] == [1, 2, 3, 4, 5, 5]
+    used = [chunk.usage.completion_tokens for chunk in stream]
+    # Tokens that came together are one chunk.
+    assert used[:-1] == sorted(set(used))
+    assert used[-2:] == [5, 5]
 
 
 def test_concurrent_streams_say_what_each_says_alone(client, model):
