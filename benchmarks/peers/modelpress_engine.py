@@ -1,31 +1,40 @@
 """modelpress from its Python loop: requests go through the scheduler, as when served.
 
-Precisions: fp32, int8, int4, and auto, which has a graph for each size of a call. It runs in the project's
-own environment. `raw_decode` drives the graph alone, for the loop's own cost.
+Precisions: fp32, int8, int8-kv8 (keys and values in 8 bits too), int4, and auto, which has a graph for each
+size of a call. It runs in the project's own environment.
 """
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
-from protocol import PROMPT_TOKENS, prompt, serve, timed
+from protocol import GROUP_SIZE, PROMPT_TOKENS, prompt, serve, timed
 
 from compress.artifact import GraphArtifact
 from compress.step import Calibration, methods, validate
-from runtime.decoder import Decoder
+from runtime.decoder import INPUT_IDS, Decoder
 from runtime.manifest import DecoderGraph, Signature
 from runtime.phases import open_phases
 from runtime.prefix_cache import PrefixCache
+from runtime.processing import Array
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
 
-STEPS = {
-    "int8": {"method": "quantize", "scheme": "int8-dynamic"},
-    "int4": {"method": "quantize", "scheme": "int4"},
-    "auto": {"method": "phases", "graphs": [{"scheme": "int4"}, {"scheme": "int8-dynamic"}]},
+INT4: dict[str, Any] = {"scheme": "int4", "group_size": GROUP_SIZE}
+# What a precision is made from, and how.
+STEPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "int8": ("fp32", {"method": "quantize", "scheme": "int8-dynamic"}),
+    "int8-kv8": ("int8", {"method": "kv-cache", "dtype": "int8", "samples": 8}),
+    "int4": ("fp32", {"method": "quantize", **INT4}),
+    "auto": ("fp32", {"method": "phases", "graphs": [INT4, {"scheme": "int8-dynamic"}]}),
 }
 # Room for the longest workload; a slot reserves it all.
 CAPACITY, SLOTS = 1152, 32
+# Steps of the loop, and as many of the graph alone, before the other's turn.
+STRETCH = 8
 
 
 class Modelpress:
@@ -42,24 +51,22 @@ class Modelpress:
         return timed(lambda: _finish(scheduler))
 
     def decode(self, batch: int, steps: int) -> float:
-        scheduler = self._scheduler([prompt(PROMPT_TOKENS, row) for row in range(batch)], CAPACITY)
-        begun: set[str] = set()
-        while len(begun) < batch:
-            begun |= {event.request_id for event in scheduler.step()}
+        scheduler = self._begun(batch)
         seconds = timed(lambda: [scheduler.step() for _ in range(steps)])
-        for row in range(batch):
-            scheduler.cancel(str(row))
+        _cancel(scheduler, batch)
         return seconds
 
-    def raw_decode(self, batch: int, steps: int) -> float:
-        for row in range(batch):
-            self.decoder.release(row)
-            self.decoder.prefill(row, np.array(prompt(PROMPT_TOKENS, row)))
-        tokens = np.full(batch, 5)
-        seconds = timed(lambda: [self.decoder.decode(tokens) for _ in range(steps)])
-        for row in range(batch):
-            self.decoder.release(row)
-        return seconds
+    def loop_share(self, batch: int, steps: int) -> float:
+        """The graph's own time over that of the loop around it, in turns, on the same sequences."""
+        scheduler = self._begun(batch)
+        tokens, loop, graph = np.full(batch, 5), 0.0, 0.0
+        for _ in range(steps // STRETCH):
+            lengths = self.decoder.lengths[:batch].copy()
+            graph += timed(lambda: [self.decoder.decode(tokens) for _ in range(STRETCH)])
+            self.decoder.lengths[:batch] = lengths
+            loop += timed(lambda: [scheduler.step() for _ in range(STRETCH)])
+        _cancel(scheduler, batch)
+        return graph / loop
 
     def beside(self, tokens: int, others: int) -> float:
         """Time to a prompt's first token while a long one is being read, over its time on an idle engine."""
@@ -94,6 +101,14 @@ class Modelpress:
         kv = sum(buffer.nbytes for buffer in self.decoder.cache.buffers)
         return (psutil.Process().memory_info().rss - kv - self.weights) / 1e6
 
+    def _begun(self, batch: int) -> Scheduler:
+        """Past the first token of every sequence."""
+        scheduler = self._scheduler([prompt(PROMPT_TOKENS, row) for row in range(batch)], CAPACITY)
+        begun: set[str] = set()
+        while len(begun) < batch:
+            begun |= {event.request_id for event in scheduler.step()}
+        return scheduler
+
     def _scheduler(self, rows: list[list[int]], new_tokens: int) -> Scheduler:
         scheduler = Scheduler(self.decoder)
         for row, tokens in enumerate(rows):
@@ -106,6 +121,11 @@ def _until(scheduler: Scheduler, request: str) -> None:
         pass
 
 
+def _cancel(scheduler: Scheduler, batch: int) -> None:
+    for row in range(batch):
+        scheduler.cancel(str(row))
+
+
 def _finish(scheduler: Scheduler) -> None:
     while scheduler.has_work:
         scheduler.step()
@@ -113,11 +133,14 @@ def _finish(scheduler: Scheduler) -> None:
 
 def _artifact(folder: Path, precision: str) -> GraphArtifact:
     """The graph of the model at `folder`, made once."""
-    target = folder / f"modelpress-{precision}"
+    # A folder made in other groups stays what it is.
+    group = f"-g{GROUP_SIZE}" if precision in ("int4", "auto") else ""
+    target = folder / f"modelpress-{precision}{group}"
     if (target / "graph.json").is_file():
         return GraphArtifact.load(target)
-    target.mkdir(exist_ok=True)
-    artifact = _export(folder, target) if precision == "fp32" else _quantize(folder, target, precision)
+    shutil.rmtree(target, ignore_errors=True)  # what was cut off
+    target.mkdir()
+    artifact = _export(folder, target) if precision == "fp32" else _convert(folder, target, precision)
     artifact.save()
     return artifact
 
@@ -132,11 +155,16 @@ def _export(folder: Path, target: Path) -> GraphArtifact:
     return GraphArtifact(target, graph, Signature(inputs=(), outputs=()))
 
 
-def _quantize(folder: Path, target: Path, precision: str) -> GraphArtifact:
-    step = validate(STEPS[precision])
-    source = _artifact(folder, "fp32")
-    artifact, _ = methods()[step.method].run(step, source, target, Calibration(lambda samples: iter(())))
+def _convert(folder: Path, target: Path, precision: str) -> GraphArtifact:
+    before, settings = STEPS[precision]
+    step = validate(settings)
+    artifact, _ = methods()[step.method].run(step, _artifact(folder, before), target, Calibration(_windows))
     return artifact
+
+
+def _windows(samples: int) -> Iterator[dict[str, Array]]:
+    """Of random weights, any tokens show the range of keys and values."""
+    return iter([{INPUT_IDS: np.array([prompt(PROMPT_TOKENS, row) for row in range(samples)])}])
 
 
 serve(Modelpress)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai as og
-from protocol import PROMPT_TOKENS, prompt, serve, timed
+from protocol import GROUP_SIZE, PROMPT_TOKENS, prompt, serve, timed
 
 
 class Genai:
     def __init__(self, folder: Path, precision: str, threads: int) -> None:
-        built = folder / f"genai-{precision}"
+        built = folder / (f"genai-{precision}-g{GROUP_SIZE}" if precision == "int4" else f"genai-{precision}")
         if not (built / "genai_config.json").is_file():
             _build(folder, built, precision)
         settings = json.loads((built / "genai_config.json").read_text())
@@ -41,7 +41,8 @@ class Genai:
 
 def _build(folder: Path, built: Path, precision: str) -> None:
     builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", folder, "-o", built]
-    options = ["--extra_options", "int4_accuracy_level=4"] if precision == "int4" else []
+    int4 = ["--extra_options", "int4_accuracy_level=4", f"block_size={GROUP_SIZE}"]
+    options = int4 if precision == "int4" else []
     subprocess.run([*builder, "-p", precision, "-e", "cpu", "-c", folder / "cache", *options], check=True)
 
 

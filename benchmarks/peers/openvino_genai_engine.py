@@ -5,11 +5,8 @@ from pathlib import Path
 import openvino as ov
 import openvino_genai as genai
 from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
-from protocol import PROMPT_TOKENS, prompt, serve, timed
+from protocol import GROUP_SIZE, PROMPT_TOKENS, prompt, serve, timed
 from transformers import AutoTokenizer
-
-# A divisor of both models' widths, so that every layer gets 4 bits.
-GROUP_SIZE = 64
 
 
 class OpenVINO:

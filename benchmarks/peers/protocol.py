@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 PROMPT_TOKENS = 128
+# Of 4-bit weights, wherever an engine lets one choose: a divisor of both models' widths. llama.cpp's have 32.
+GROUP_SIZE = 64
 
 
 class Engine(Protocol):

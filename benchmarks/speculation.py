@@ -1,0 +1,140 @@
+"""Speculative decoding of code that the model has not seen: what proposing gains, and that the text stays.
+
+    python benchmarks/speculation.py
+    python benchmarks/speculation.py --targets fp32 --prompts 4      # a first look
+
+The zoo's `gpt-mini`, as a recipe makes it, continues the beginnings of held-out files greedily, alone. Each
+prompt is answered plainly and with each proposer in turn, before the next one; tokens/s are over all prompts.
+The drafts are the model's own siblings: itself in 4 bits, and two of its three layers, distilled
+(`recipes/code-distilled.yaml`), in 4 bits. The bar: 1.3 times the plain rate, with the same text.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from compress.machine import machine
+from compress.pipeline import run
+from compress.recipe import load_recipe, parse_recipe
+from models.datasets import load_dataset
+from runtime.model import TextModel
+from runtime.sampling import SamplingParams
+from runtime.scheduler import Request
+from runtime.speculation import PromptLookup, Proposer
+
+ROOT = Path(__file__).resolve().parent.parent
+INT4 = {"method": "quantize", "scheme": "int4"}
+TARGETS = {"fp32": [], "int8": [{"method": "quantize", "scheme": "int8-dynamic"}], "int4": [INT4]}
+PROMPT, ANSWER = 128, 120
+BAR = 1.3
+
+
+@dataclass(slots=True)
+class Way:
+    """One way of decoding: what it proposes with, and what it did."""
+
+    name: str
+    proposer: Callable[[], Proposer | None]
+    seconds: float = 0.0
+    tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    ratios: list[float] = field(default_factory=list)
+    same: bool = True
+
+
+def main() -> None:
+    """Print one row for each target and proposer."""
+    chosen = _options()
+    prompts = _prompts(chosen.prompts)
+    siblings = {
+        "itself in 4 bits": _model(TARGETS["int4"], chosen.threads),
+        "2 of 3 layers, 4 bits": _model([*_distilled(), INT4], chosen.threads),
+    }
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("target", "proposer", "tokens/s", "of plain", "median prompt", "accepted", "same text"):
+        made.add_column(heading, justify="left" if heading in ("target", "proposer") else "right")
+    for name in chosen.targets:
+        ways = _measure(_model(TARGETS[name], chosen.threads), siblings, prompts)
+        plain = ways[0].tokens / ways[0].seconds
+        for way in ways:
+            rate = way.tokens / way.seconds
+            share = f"{way.accepted / way.drafted:.0%}" if way.drafted else "-"
+            median = f"{statistics.median(way.ratios):.2f}x"
+            same = "yes" if way.same else "no"
+            made.add_row(name, way.name, f"{rate:,.0f}", f"{rate / plain:.2f}x", median, share, same)
+    console = Console(width=120)
+    console.print(machine())
+    console.print(
+        f"{len(prompts)} prompts of {PROMPT} tokens, {ANSWER} more each, {chosen.threads} threads; bar {BAR}x"
+    )
+    console.print(made)
+
+
+def _measure(target: TextModel, siblings: dict[str, TextModel], prompts: list[list[int]]) -> list[Way]:
+    ways = [Way("none", lambda: None), Way("prompt lookup", PromptLookup)]
+    ways += [Way(name, lambda draft=draft: draft.draft_for(target)) for name, draft in siblings.items()]
+    for tokens in prompts:
+        answers = [_answer(target, way, tokens) for way in ways]
+        plain = answers[0]
+        for way, (answer, seconds) in zip(ways, answers, strict=True):
+            way.same = way.same and answer == plain[0]
+            way.ratios.append(plain[1] / seconds)
+    return ways
+
+
+def _answer(target: TextModel, way: Way, tokens: list[int]) -> tuple[list[int], float]:
+    """The greedy answer, and its seconds from the first token to the last."""
+    scheduler = target.scheduler(slots=1, proposer=way.proposer())
+    scheduler.add(Request("", tokens, SamplingParams(max_tokens=ANSWER, temperature=0, ignore_eos=True)))
+    events = []
+    while not events:
+        events = scheduler.step()
+    start = time.perf_counter()
+    while scheduler.has_work:
+        events += scheduler.step()
+    seconds = time.perf_counter() - start
+    answer = [event.token_id for event in events if event.token_id is not None]
+    way.seconds += seconds
+    way.tokens += len(answer) - 1
+    way.drafted += scheduler.statistics.draft_tokens
+    way.accepted += scheduler.statistics.accepted_tokens
+    return answer, seconds
+
+
+def _prompts(count: int) -> list[list[int]]:
+    """Windows spread over the held-out files."""
+    windows = load_dataset("stdlib").validation.inputs["input_ids"]
+    return [row[:PROMPT].tolist() for row in windows[:: max(1, len(windows) // count)][:count]]
+
+
+def _distilled() -> list[dict[str, object]]:
+    recipe = load_recipe(ROOT / "recipes" / "code-distilled.yaml")
+    return [step.model_dump(mode="json") for step in recipe.steps]
+
+
+def _model(steps: list[dict[str, object]], threads: int) -> TextModel:
+    # Every row is shown, whatever it costs: this is about speed.
+    recipe = {"model": "zoo:gpt-mini", "steps": steps, "gate": {"max_drop": None}}
+    return TextModel(run(parse_recipe(json.dumps(recipe))).bundle, threads=threads)
+
+
+def _options() -> argparse.Namespace:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    options.add_argument("--prompts", type=int, default=16)
+    options.add_argument("--threads", type=int, default=2)
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()
