@@ -94,6 +94,37 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def bart_folder(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BART with random weights as transformers saves it: vocabulary 96, context 64, answers end in 95."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    torch.manual_seed(1)
+    config = BartConfig(
+        vocab_size=96,
+        d_model=64,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=96,
+        decoder_ffn_dim=96,
+        max_position_embeddings=64,
+        init_std=0.6,
+        bos_token_id=None,
+        pad_token_id=94,
+        eos_token_id=95,
+        forced_eos_token_id=None,
+        decoder_start_token_id=95,
+        tie_word_embeddings=False,
+    )
+    folder = tmp_path_factory.mktemp("bart")
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
 def text_bundle(decoder_graph: Any, tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The Llama as a bundle on disk."""
     from runtime.bundle import write_bundle

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BartConfig, BartForConditionalGeneration
 
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
@@ -26,37 +25,13 @@ from runtime.manifest import GenerationProcessing, Lineage, Manifest
 from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
 
-END = 95
 GREEDY = SamplingParams(max_tokens=12, temperature=0)
 NO_DATA = Calibration(lambda samples: iter(()))
 
 
 @pytest.fixture(scope="module")
-def source(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> SourceModel:
-    """A BART of random weights, saved by transformers and loaded again."""
-    torch.manual_seed(1)
-    config = BartConfig(
-        vocab_size=96,
-        d_model=64,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=96,
-        decoder_ffn_dim=96,
-        max_position_embeddings=64,
-        init_std=0.6,
-        bos_token_id=None,
-        pad_token_id=94,
-        eos_token_id=END,
-        forced_eos_token_id=None,
-        decoder_start_token_id=END,
-        tie_word_embeddings=False,
-    )
-    folder = tmp_path_factory.mktemp("bart")
-    BartForConditionalGeneration(config).save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
-    return load_source(f"hf:{folder}")
+def source(bart_folder: Path) -> SourceModel:
+    return load_source(f"hf:{bart_folder}")
 
 
 @pytest.fixture(scope="module")

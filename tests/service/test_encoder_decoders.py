@@ -15,7 +15,7 @@ from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
 
 MODEL = "answers-tiny"
-CONTEXT, END = 64, 95
+CONTEXT = 64
 # Random weights say one token for ever; this makes them go through many.
 PENALTY = 2.0
 SOURCES = ["some text", "a", "another source, and a longer one", "text", "some other text", "one more"]
@@ -23,34 +23,9 @@ ASKED = {"model": MODEL, "max_tokens": 12, "temperature": 0, "extra_body": {"rep
 
 
 @pytest.fixture(scope="module")
-def bundle(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A BART of random weights, saved by transformers, loaded and exported."""
-    import torch
-    from transformers import BartConfig, BartForConditionalGeneration
-
-    torch.manual_seed(1)
-    config = BartConfig(
-        vocab_size=96,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=CONTEXT,
-        init_std=0.6,
-        bos_token_id=None,
-        pad_token_id=94,
-        eos_token_id=END,
-        forced_eos_token_id=None,
-        decoder_start_token_id=END,
-        tie_word_embeddings=False,
-    )
-    folder = tmp_path_factory.mktemp("bart")
-    BartForConditionalGeneration(config).save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
-    source = load_source(f"hf:{folder}")
+def bundle(bart_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny BART, loaded and exported."""
+    source = load_source(f"hf:{bart_folder}")
     artifact, _ = export(source, tmp_path_factory.mktemp("exported"))
     manifest = Manifest(
         name="answers",
