@@ -268,6 +268,7 @@ _TASK_METRICS = {
     "token-classification": "token-accuracy",
     "question-answering": "exact-match",
     "text-generation": "perplexity",
+    "next-token": "perplexity",
     "text2text-generation": "bleu",
     "embedding": "spearman",
     "node-classification": "node-accuracy",

@@ -22,6 +22,7 @@ from runtime.manifest import (
     TextProcessing,
     WordProcessing,
 )
+from runtime.next_tokens import rank_next
 from runtime.processing import Array, classify, png, pool, tag_tokens
 from runtime.spans import answer_questions
 from runtime.words import nearest_words, rows_asked
@@ -79,6 +80,12 @@ def _spans(run: Run) -> list[Answer]:
     assert run.tokenizer is not None
     assert isinstance(run.processing, TextProcessing)
     return answer_questions(run.first, run.tokenizer, run.items, run.processing)
+
+
+def _next(run: Run) -> list[Answer]:
+    """`{next: [{text, probability}]}`: the pieces that the text most likely goes on with."""
+    assert run.tokenizer is not None
+    return rank_next(run.first, run.inputs["attention_mask"], run.tokenizer)
 
 
 def _nodes(run: Run) -> list[Answer]:
@@ -171,6 +178,7 @@ _TASKS: Mapping[str, Callable[[Run], list[Answer]]] = {
     "text-classification": _classes,
     "token-classification": _tokens,
     "question-answering": _spans,
+    "next-token": _next,
     "embedding": _vectors,
     "node-classification": _nodes,
     "object-detection": _boxes,

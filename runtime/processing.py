@@ -44,7 +44,8 @@ def preprocess_images(
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextProcessing) -> dict[str, Array]:
     """Texts as input_ids and attention_mask, int64 [batch, sequence], padded on the right to the longest.
 
-    Longer texts are truncated to `processing.max_length`. Raises InputError for an empty batch or text.
+    Longer texts are truncated to `processing.max_length`, to their beginnings or ends as the processing says.
+    Raises InputError for an empty batch or text.
     """
     if not texts:
         raise InputError("the batch is empty; send at least one text")
@@ -53,7 +54,8 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextPro
             where = f"text {index}" if len(texts) > 1 else "the text"
             raise InputError(f"{where} is empty; send at least one word")
     if (tokenizer.truncation or {}).get("max_length") != processing.max_length:
-        tokenizer.enable_truncation(processing.max_length)
+        side = "right" if processing.keep == "first" else "left"
+        tokenizer.enable_truncation(processing.max_length, direction=side)
     return padded(tokenizer.encode_batch(list(texts)), processing)
 
 

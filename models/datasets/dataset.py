@@ -25,11 +25,11 @@ IGNORED = -100
 class Split:
     """Examples along the first axis of every array.
 
-    `targets` by task: classification int64 [examples]; token classification and generation int64
-    [examples, sequence], IGNORED where nothing is scored (for generation, the token that follows); question
-    answering int64 [examples, 2], the answer's first and last token; embedding float64 [pairs], where rows
-    2i and 2i+1 of the inputs are pair i. `raw` has the images or texts, and `references` the answers that are
-    judged as texts, those of an encoder-decoder.
+    `targets` by task: classification int64 [examples]; token classification, next tokens and generation
+    int64 [examples, sequence], IGNORED where nothing is scored (for the latter two, the token that follows);
+    question answering int64 [examples, 2], the answer's first and last token; embedding float64 [pairs],
+    where rows 2i and 2i+1 of the inputs are pair i. `raw` has the images or texts, and `references` the
+    answers that are judged as texts, those of an encoder-decoder.
     """
 
     inputs: dict[str, Array]

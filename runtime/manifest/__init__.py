@@ -94,6 +94,7 @@ Task = Literal[
     "text-classification",
     "token-classification",
     "question-answering",
+    "next-token",
     "embedding",
     "text-generation",
     "text2text-generation",

@@ -44,8 +44,8 @@ class ImageProcessing(Frozen):
 class TextProcessing(Frozen):
     """A text becomes input_ids and attention_mask, int64 [batch, sequence], padded on the right.
 
-    Longer texts are truncated to `max_length` tokens (the special tokens included). Of a `pair`, a question
-    and its context, only the context is.
+    Longer texts are truncated to `max_length` tokens (the special tokens included): to the first, or to the
+    last. Of a `pair`, a question and its context, only the context is.
     """
 
     kind: Literal["text"] = "text"
@@ -56,6 +56,7 @@ class TextProcessing(Frozen):
     pooling: Literal["none", "mean", "cls"] = "none"
     normalize: bool = False
     pair: bool = Field(default=False, exclude_if=lambda pair: not pair)
+    keep: Literal["first", "last"] = Field(default="first", exclude_if=lambda keep: keep == "first")
 
 
 class CaptionedProcessing(Frozen):

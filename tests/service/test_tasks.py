@@ -102,6 +102,20 @@ def write_tagger(folder: Path) -> Path:
     )
 
 
+def write_language_model(folder: Path) -> Path:
+    """After `ada` comes `lives`, after `lives` most likely `here`; of more than two words the end counts."""
+    inputs = (
+        spec("input_ids", "int64", "batch", "sequence"),
+        spec("attention_mask", "int64", "batch", "sequence"),
+    )
+    nodes = [
+        constant("table", [[9, 0, 0, 0], [0, 0, 9, 0], [0, 1, 0, 2], [9, 0, 0, 0]]),
+        helper.make_node("Gather", ["table", "input_ids"], ["logits"]),
+    ]
+    output = spec("logits", "float32", "batch", "sequence", 4)
+    return write(folder, "next-token", nodes, inputs, output, TextProcessing(max_length=2, keep="last"))
+
+
 def write_embedder(folder: Path) -> Path:
     """A word's vector is a column of the identity; a sentence's is their mean, of length one."""
     inputs = (
@@ -230,7 +244,7 @@ def http(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     writers = (
-        *(write_tagger, write_reader, write_embedder, write_segmenter),
+        *(write_tagger, write_reader, write_language_model, write_embedder, write_segmenter),
         *(write_detector, write_graph_net, write_matcher, write_word_vectors),
     )
     with serve(*[str(writer(folder)) for writer in writers]) as server:
@@ -304,6 +318,15 @@ def test_a_question_and_its_context_are_two_tensors_of_the_protocol(http):
     answer = http.post(url, json={"inputs": [question, context]})
     assert answer.json()["outputs"][0]["data"] == [0, 0, 0, 0, 6, 6]
     assert http.post(url, json={"inputs": [question]}).status_code == 400
+
+
+def test_a_text_s_next_piece_is_said_with_its_probability(http):
+    first, bad, second = predict(http, "next-token", ["ada", " ", "ada ada lives"])
+    assert first["next"][0]["text"] == "lives"
+    assert first["next"][0]["probability"] > 0.99
+    assert "empty" in bad["error"]
+    assert [each["text"] for each in second["next"][:2]] == ["here", "ada"]
+    assert sum(each["probability"] for each in second["next"]) == pytest.approx(1)
 
 
 def test_a_sentence_gets_its_vector(http):
