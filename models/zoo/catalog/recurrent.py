@@ -53,7 +53,7 @@ register(
         floor="bigram",
         # The embedding's entries are near 1 and the head's far below, as in `gpt-mini`, and so are the rates.
         training=TrainingRecipe(
-            steps=700,
+            steps=600,
             batch_size=16,
             learning_rate=5e-3,
             rates=(("embed_tokens", 1e-2), ("lm_head", 2e-3)),
@@ -61,6 +61,7 @@ register(
             warmup=0.03,
             sequence_lengths=((0.0, 64), (0.6, 128)),
             max_seconds=140.0,
+            threads=1,
         ),
         parameters=2_689_024,
         source="Zaremba et al., Recurrent neural network regularization, arXiv:1409.2329, 2014",
