@@ -12,6 +12,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # Longer than clients keep idle connections (aiohttp: 15 s), so that none is closed under a request.
 KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
+# uvicorn writes a new date into its answers each time that it looks at what there is to do.
+TICK_SECONDS = 1.0
 # For the answers that the grace period cut off.
 CLOSE_SECONDS = 1
 
@@ -71,6 +74,7 @@ class _Server(uvicorn.Server):
         self._traffic, self._grace, self._announce = traffic, grace, announce
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, and then say so."""
@@ -79,10 +83,16 @@ class _Server(uvicorn.Server):
         if self.started:
             self._announce()
 
+    async def main_loop(self) -> None:
+        """As uvicorn's, which wakes up ten times a second to see whether it should stop."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), TICK_SECONDS)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came: drain; at the second one, or before there is anything to drain, stop."""
         if self._loop is None or not self.started or self._traffic.draining:
-            self.should_exit = True
+            self._exit()
             return
         self._traffic.draining = True
         self._loop.call_soon_threadsafe(self._begin_draining)
@@ -96,7 +106,12 @@ class _Server(uvicorn.Server):
         except TimeoutError:
             pass
         finally:
-            self.should_exit = True
+            self._exit()
+
+    def _exit(self) -> None:
+        self.should_exit = True
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._woken.set)
 
 
 def _config(asgi: "ASGIApp", settings: Settings) -> uvicorn.Config:
