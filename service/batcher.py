@@ -2,10 +2,10 @@
 
 Nobody waits for company: a batch starts as soon as the model is free, with whatever has come in until then,
 as many rows as the cost model says pay and the tightest deadline among them allows. A second batch starts
-beside it only if it is full. A run that is shorter than the way to a thread and back is done in place. What
-is late or abandoned is dropped before it runs, and what would be late is refused when it comes. It belongs
-to one event loop and reads no clock but the loop's. The trade-off: int8 graphs that quantize activations by
-batch answer very slightly differently in company.
+beside it only if it is full. A run that is shorter than the way to a thread and back, or a short one that
+nobody waits beside, is done in place. What is late or abandoned is dropped before it runs, and what would be
+late is refused when it comes. It belongs to one event loop and reads no clock but the loop's. The trade-off:
+int8 graphs that quantize activations by batch answer very slightly differently in company.
 """
 
 import asyncio
@@ -36,6 +36,9 @@ logger = logging.getLogger("modelpress.service")
 AT_ONCE_SECONDS = 0.00005
 # A thread and back costs about a tenth of a millisecond, more while the interpreter is busy.
 IN_PLACE_SECONDS = 0.0003
+# Alone in the server, a request holds nobody up: who comes meanwhile waits this long at most, and would have
+# waited for the same model anyway.
+ALONE_SECONDS = 0.002
 # Batches that may run at once: one computes while another is being joined, cut or scheduled.
 IN_FLIGHT = 2
 
@@ -225,10 +228,14 @@ class Batcher:
 
     def _is_instant(self, job: _Job) -> bool:
         """Whether a request is alone in the server and over sooner than it could wait for another."""
-        if self._waiting or self._running or len(self._traffic) > 1 or not self._can_run_in_place:
+        if not self._is_alone() or not self._can_run_in_place:
             return False
         work = self.cost.work(job.rows, job.length)
         return 0 < work < AT_ONCE_SECONDS and job.queued + work <= job.deadline
+
+    def _is_alone(self) -> bool:
+        """Whether nobody else asks anything of this server, as far as its loop has read."""
+        return not self._waiting and not self._running and len(self._traffic) <= 1
 
     def _schedule(self) -> None:
         # Behind the requests that the loop has already read, so that they come along.
@@ -299,7 +306,8 @@ class Batcher:
         loop = asyncio.get_running_loop()
         rows, length = sum(job.rows for job in jobs), max(job.length for job in jobs)
         self._series.begin(rows, rows * length, [loop.time() - job.queued for job in jobs])
-        if self._can_run_in_place and 0 < self.cost.work(rows, length) < IN_PLACE_SECONDS:
+        most = ALONE_SECONDS if len(jobs) == 1 and self._is_alone() else IN_PLACE_SECONDS
+        if self._can_run_in_place and 0 < self.cost.work(rows, length) < most:
             try:
                 self._finish(jobs, rows, length, *self._timed(jobs))
             except Exception as error:

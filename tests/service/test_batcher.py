@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from threading import Event
+from threading import Event, get_ident
 
 import numpy as np
 import pytest
@@ -283,6 +283,32 @@ def test_a_run_that_hangs_is_given_up_and_the_next_ones_work(model):
             await stuck
         hanging.go.set()
         assert (await batcher.run(image(1)))["logits"].argmax() == 1
+        await batcher.stop()
+        pool.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("others", "in_place"), [(0, True), (1, False)])
+def test_a_short_run_that_nobody_waits_beside_is_done_in_place(model, others, in_place):
+    class Noting:
+        """A model that notes in which threads it runs."""
+
+        def __init__(self) -> None:
+            self.manifest, self.check, self.threads = model.manifest, model.check, set()
+
+        def run_checked(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            self.threads.add(get_ident())
+            return model.run_checked(inputs)
+
+    async def main() -> None:
+        cost, noting, pool, traffic = CostModel(), Noting(), Pool(1, 1), Traffic()
+        cost.observe(1, 1, 0.001)
+        for _ in range(1 + others):
+            traffic.enter()
+        batcher = Batcher(noting, pool, traffic, cost=cost)
+        await batcher.run(image(1))
+        assert (get_ident() in noting.threads) == in_place
         await batcher.stop()
         pool.close()
 
