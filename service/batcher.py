@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from runtime.errors import InputError, ModelpressError
 from runtime.manifest import CaptionedProcessing, ImageProcessing, Manifest
@@ -27,7 +27,7 @@ from service.batch import Layout, join, part, size
 from service.cost import CostModel
 from service.errors import DeadlineExceeded, DeadlineUnmeetable, ModelFailed, TooBusy
 from service.health import Health
-from service.pool import Pool
+from service.pool import SMALL, Pool
 from service.traffic import Traffic
 
 logger = logging.getLogger("modelpress.service")
@@ -43,6 +43,8 @@ ALONE_SECONDS = 0.002
 IN_FLIGHT = 2
 
 Outputs = dict[str, Array]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -108,6 +110,8 @@ class Batcher:
         self._layout = Layout.of(model.manifest)
         self._waiting: deque[_Job] = deque()
         self._waiting_rows = self._waiting_elements = 0
+        # Rows that are being parsed, going by how many the last request turned out to have.
+        self._coming_rows, self._last_rows = 0, 1
         self._threads = _threads()
         self._running: dict[asyncio.Task[None], _Flight] = {}
         self._ends = 0.0
@@ -121,6 +125,19 @@ class Batcher:
         else:
             inputs = self.model.encode(items)
         return self.model.answers(await self.run(inputs), inputs, items)
+
+    async def parse(self, function: Callable[P, T], size: int, *args: P.args, **kwargs: P.kwargs) -> T:
+        """`Pool.parse` for one of this model's requests, which has its place in the queue from now on.
+
+        Raises TooBusy before anything is parsed: under overload, most requests cost next to nothing.
+        """
+        rows = self._last_rows if size > SMALL else 1
+        self._check_room(self._coming_rows + rows)
+        self._coming_rows += rows
+        try:
+            return await self._pool.parse(function, size, *args, **kwargs)
+        finally:
+            self._coming_rows -= rows
 
     async def run(self, inputs: Mapping[str, Array]) -> Outputs:
         """Named tensors to named tensors. Raises InputError, TooBusy, or ModelFailed.
@@ -182,7 +199,10 @@ class Batcher:
 
     def _job(self, inputs: Mapping[str, Array]) -> _Job:
         rows, length = size(inputs, self._layout)
-        self.check_room(rows)
+        if rows > self._max_rows:
+            raise InputError(f"{rows} rows in one request; send at most {self._max_rows}")
+        self._last_rows = rows
+        self._check_room(rows)
         loop = asyncio.get_running_loop()
         return _Job(inputs, rows, length, context.deadline(), loop.time(), loop.create_future())
 
@@ -198,10 +218,8 @@ class Batcher:
         self._waiting.append(job)
         self._count(job, 1)
 
-    def check_room(self, rows: int = 1) -> None:
-        """Raise TooBusy where the queue is full; before a request is parsed, that costs next to nothing."""
-        if rows > self._max_rows:
-            raise InputError(f"{rows} rows in one request; send at most {self._max_rows}")
+    def _check_room(self, rows: int) -> None:
+        """Raise TooBusy where the queue cannot take so many more; an empty one takes whatever comes."""
         if self._waiting_rows and self._waiting_rows + rows > self._queue_rows:
             metrics.REJECTIONS.labels("queue_full").inc()
             tag = self.manifest.tag

@@ -55,10 +55,9 @@ async def infer(request: Request) -> Response:
     """`POST /v2/models/{model}[/versions/{version}]/infer`."""
     catalog, body = request.app.state.catalog, await request.body()
     model = catalog.find(**request.path_params)
-    if isinstance(model, Batcher):
-        model.check_room()
     length, size = header(request.scope, _HEADER_LENGTH), len(body)
-    asked, inputs = await catalog.pool.parse(_parsed, size, body, length)
+    place = model if isinstance(model, Batcher) else catalog.pool
+    asked, inputs = await place.parse(_parsed, size, body, length)
     if isinstance(model, Engine):
         outputs = await generate(request, model, inputs, asked.parameters.model_extra or {})
     else:

@@ -18,7 +18,7 @@ from service.batcher import Batcher
 from service.context import RequestContext
 from service.cost import CostModel
 from service.errors import DeadlineExceeded, DeadlineUnmeetable, ModelFailed, TooBusy
-from service.pool import Pool
+from service.pool import SMALL, Pool
 from service.traffic import Traffic
 from tests.service.clock import run_virtually
 
@@ -283,6 +283,28 @@ def test_a_run_that_hangs_is_given_up_and_the_next_ones_work(model):
             await stuck
         hanging.go.set()
         assert (await batcher.run(image(1)))["logits"].argmax() == 1
+        await batcher.stop()
+        pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_large_request_that_will_not_fit_is_refused_before_it_is_parsed(model):
+    async def main() -> None:
+        hanging, pool, parsed = Hanging(model), Pool(1, 8), []
+        batcher = Batcher(hanging, pool, Traffic(), queue_rows=10)
+        running = [asyncio.create_task(batcher.run(image(0, rows=4))) for _ in range(2)]
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(batcher.run(image(0, rows=4)))
+        await asyncio.sleep(0)
+        coming = asyncio.create_task(batcher.parse(hanging.go.wait, 2 * SMALL, 20))
+        await asyncio.sleep(0)
+        with pytest.raises(TooBusy):
+            await batcher.parse(parsed.append, 2 * SMALL, "large")
+        await batcher.parse(parsed.append, 1, "small")
+        assert parsed == ["small"]
+        hanging.go.set()
+        await asyncio.gather(*running, waiting, coming)
         await batcher.stop()
         pool.close()
 
