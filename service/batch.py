@@ -14,6 +14,7 @@ from runtime.manifest import Manifest, TensorSpec, TextProcessing
 from runtime.processing import Array
 
 Tensors = Mapping[str, Array]
+Shape = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Layout:
     batched: bool
     sequence: str | None
     padding: Mapping[str, int]
+    inputs: Sequence[str]
     outputs: Mapping[str, TensorSpec]
 
     @classmethod
@@ -31,16 +33,15 @@ class Layout:
         inputs, outputs = manifest.signature.inputs, manifest.signature.outputs
         first = {spec.shape[0] if spec.shape else 1 for spec in (*inputs, *outputs)}
         batched = len(first) == 1 and isinstance(next(iter(first)), str)
-        return cls(batched, _sequence(manifest), _padding(manifest), {spec.name: spec for spec in outputs})
+        names = [spec.name for spec in inputs]
+        return cls(
+            batched, _sequence(manifest), _padding(manifest), names, {spec.name: spec for spec in outputs}
+        )
 
-    def shape_key(self, inputs: Tensors) -> tuple[tuple[int, ...], ...]:
+    def shape(self, inputs: Tensors) -> Shape:
         """Equal for requests that may share a batch."""
         free = 1 if self.sequence is None else 2
-        return tuple(tensor.shape[free:] for _, tensor in sorted(inputs.items()))
-
-    def fits(self, one: Tensors, other: Tensors) -> bool:
-        """Whether two requests may share a batch."""
-        return self.shape_key(one) == self.shape_key(other)
+        return tuple([inputs[name].shape[free:] for name in self.inputs])
 
 
 def size(inputs: Tensors, layout: Layout) -> tuple[int, int]:

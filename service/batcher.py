@@ -23,7 +23,7 @@ from runtime.manifest import CaptionedProcessing, ImageProcessing, Manifest
 from runtime.processing import Array
 from runtime.tensor import TensorModel
 from service import context, metrics, shadow
-from service.batch import Layout, join, part, size
+from service.batch import Layout, Shape, join, part, size
 from service.cost import CostModel
 from service.errors import DeadlineExceeded, DeadlineUnmeetable, ModelFailed, TooBusy
 from service.health import Health
@@ -52,6 +52,8 @@ class _Job:
     inputs: Mapping[str, Array]
     rows: int
     length: int
+    # What must be equal for a place in the same batch.
+    shape: Shape
     deadline: float
     queued: float
     answer: "asyncio.Future[Outputs]"
@@ -204,7 +206,8 @@ class Batcher:
         self._last_rows = rows
         self._check_room(rows)
         loop = asyncio.get_running_loop()
-        return _Job(inputs, rows, length, context.deadline(), loop.time(), loop.create_future())
+        shape = self._layout.shape(inputs)
+        return _Job(inputs, rows, length, shape, context.deadline(), loop.time(), loop.create_future())
 
     def _admit(self, job: _Job) -> None:
         needed = self._expected_seconds(job.rows, job.length)
@@ -295,7 +298,7 @@ class Batcher:
     def _joins(self, job: _Job, batch: "_Batch", now: float) -> bool:
         """Whether a job makes nobody in the batch late, and costs no more there than by itself."""
         rows, length = batch.rows + job.rows, max(batch.length, job.length)
-        if rows > batch.best or not self._layout.fits(job.inputs, batch.jobs[0].inputs):
+        if rows > batch.best or job.shape != batch.jobs[0].shape:
             return False
         together = self.cost.seconds(rows, length)
         if now + together > min(batch.deadline, job.deadline):

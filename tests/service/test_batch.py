@@ -69,8 +69,8 @@ def test_without_a_mask_lengths_are_not_mixed():
     layout = Layout.of(text_manifest(signature=Signature(inputs=inputs, outputs=outputs)))
     short, long = {"x": np.zeros((1, 2))}, {"x": np.zeros((1, 3))}
     assert layout.batched
-    assert layout.fits(short, short)
-    assert not layout.fits(short, long)
+    assert layout.shape(short) == layout.shape(short)
+    assert layout.shape(short) != layout.shape(long)
     assert size(long, layout) == (1, 1)
 
 
