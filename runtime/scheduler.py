@@ -180,7 +180,7 @@ class Scheduler:
         self._load_prefix(slot)
         start = int(self.decoder.lengths[slot])
         alone = len(self._running) == 1 and not self._waiting
-        size = self._chunk * ALONE if alone else self._chunk
+        size = int(self._chunk * ALONE) if alone else self._chunk
         chunk = np.array(sequence.tokens[start : start + size])
         logits = self.decoder.prefill(slot, chunk, sequence.adapter)
         self._save_prefix(slot)

@@ -11,11 +11,12 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from runtime.decoder import Decoder
+from runtime.processing import Array
 
 # A proposal grows while all of it is accepted and shrinks to what was.
 FIRST_LENGTH, MAX_LENGTH = 4, 8
@@ -62,6 +63,71 @@ class PromptLookup:
                 if size <= end:
                     self._seen[tuple(tokens[end - size : end])] = end
         self._tokens = list(tokens)
+
+
+class NGramDraft:
+    """What follows the last few tokens most often in a text such as the model was trained on.
+
+    It proposes in microseconds and knows its language, where `PromptLookup` knows only the prompt. The
+    trade-off: 12 bytes for each context that the text has twice, of 3, 2 or 1 tokens.
+    """
+
+    def __init__(self, text: Array, vocab_size: int, longest: int = 3) -> None:
+        """`text`: the tokens, int [length]. Takes about half a second for each million."""
+        self._vocab_size = vocab_size
+        self._tables = [(size, *_commonest(text, vocab_size, size)) for size in range(longest, 0, -1)]
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        """The commonest token after the longest known context, and so on from there."""
+        known = list(tokens[-self._tables[0][0] :])
+        start = len(known)
+        while len(known) < start + count and (token := self._next(known)) is not None:
+            known.append(token)
+        return known[start:]
+
+    def _next(self, tokens: Sequence[int]) -> int | None:
+        for size, contexts, followers in self._tables:
+            if size <= len(tokens):
+                context = _number(tokens[-size:], self._vocab_size)
+                at = int(contexts.searchsorted(context))
+                if at < len(contexts) and contexts[at] == context:
+                    return int(followers[at])
+        return None
+
+
+class FirstOf:
+    """Of several proposers, the first that has an idea."""
+
+    def __init__(self, *proposers: Proposer) -> None:
+        self._proposers = proposers
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        """What that one proposes; none where none has an idea."""
+        found = (each.propose(tokens, count) for each in self._proposers)
+        return next((proposed for proposed in found if proposed), [])
+
+
+def _commonest(text: Array, vocab_size: int, size: int) -> tuple[Array, Array]:
+    """Contexts of `size` tokens, numbered and rising, that occur twice; the commonest token after each."""
+    text = np.asarray(text, np.int64)
+    ends = len(text) - size
+    if ends < 1:
+        return np.zeros(0, np.int64), np.zeros(0, np.int32)
+    pairs = _number([text[at : at + ends] for at in range(size + 1)], vocab_size)
+    pairs, counts = np.unique(pairs, return_counts=True)
+    # Of tokens that are as common, the lowest: the sort is stable and the pairs are rising.
+    order = np.lexsort((-counts, pairs // vocab_size))
+    contexts, starts = np.unique(pairs[order] // vocab_size, return_index=True)
+    often = np.add.reduceat(counts[order], starts) > 1
+    return contexts[often], (pairs[order] % vocab_size)[starts][often].astype(np.int32)
+
+
+def _number(tokens: Sequence[Any], vocab_size: int) -> Any:
+    """Tokens, or arrays of them, as the digits of one number."""
+    number = tokens[0]
+    for token in tokens[1:]:
+        number = number * vocab_size + token
+    return number
 
 
 class DraftModel:

@@ -19,7 +19,7 @@ from runtime.request import TokenEvent
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
 from runtime.session import open_session
-from runtime.speculation import DraftModel, PromptLookup, Proposer
+from runtime.speculation import DraftModel, NGramDraft, PromptLookup, Proposer
 
 SLOTS = 3
 GREEDY = SamplingParams(max_tokens=5, temperature=0)
@@ -240,7 +240,7 @@ def test_several_answers_to_one_prompt_read_it_once(decoder: Decoder) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
-@pytest.mark.parametrize("kind", ["lookup", "draft"])
+@pytest.mark.parametrize("kind", ["lookup", "draft", "n-grams"])
 def test_speculation_changes_no_token(decoder: Decoder, kind: str, temperature: float) -> None:
     params = SamplingParams(max_tokens=40, temperature=temperature, seed=5)
     request = Request("a", [5, 6, 7] * 5, params)
@@ -267,6 +267,8 @@ def test_a_perfect_draft_is_accepted(decoder: Decoder) -> None:
 def proposer(decoder: Decoder, kind: str | None) -> Proposer | None:
     if kind is None:
         return None
+    if kind == "n-grams":
+        return NGramDraft(np.tile(prompt(96), 2), decoder.graph.vocab_size)
     return (
         PromptLookup() if kind == "lookup" else DraftModel(Decoder(decoder._phases, decoder.graph, slots=1))
     )
@@ -335,7 +337,7 @@ def requests(draw: Any) -> list[Request]:
     batch=requests(),
     kv_tokens=st.integers(52, 3 * 64),
     chunk=st.sampled_from([5, 16, 64]),
-    kind=st.sampled_from([None, "lookup", "draft"]),
+    kind=st.sampled_from([None, "lookup", "draft", "n-grams"]),
     prefix_blocks=st.sampled_from([None, 2, 100]),
     int8=st.booleans(),
     data=st.data(),

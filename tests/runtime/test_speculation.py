@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from runtime.decoder import Decoder
 from runtime.session import open_session
-from runtime.speculation import PERIOD, TRIAL_STEPS, DraftModel, PromptLookup, Speculation
+from runtime.speculation import PERIOD, TRIAL_STEPS, DraftModel, NGramDraft, PromptLookup, Speculation
 
 
 @given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=6), st.integers(1, 6))
@@ -35,6 +35,27 @@ def test_lookup_starts_afresh_with_another_sequence() -> None:
     lookup.propose([1, 2, 3, 1, 2], 4)
     assert lookup.propose([1, 2, 4, 1, 2], 1) == [4]
     assert lookup.propose([7, 8], 4) == []
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), min_size=1, max_size=6))
+def test_an_n_gram_draft_proposes_what_mostly_follows_the_longest_known_context(
+    text: list[int], tokens: list[int]
+) -> None:
+    proposed = NGramDraft(np.array(text, np.int64), vocab_size=4, longest=2).propose(tokens, 3)
+    seen = list(tokens)
+    while len(seen) < len(tokens) + 3 and (token := commonest(text, seen)) is not None:
+        seen.append(token)
+    assert proposed == seen[len(tokens) :]
+
+
+def commonest(text: list[int], tokens: list[int]) -> int | None:
+    """The same, by counting everywhere; of equals, the lowest."""
+    for size in (2, 1):
+        places = range(len(text) - size) if size <= len(tokens) else ()
+        followers = [text[at + size] for at in places if text[at : at + size] == tokens[-size:]]
+        if len(followers) > 1:
+            return max(sorted(followers), key=followers.count)
+    return None
 
 
 def test_a_draft_proposes_its_own_greedy_continuation(decoder_graph: Any) -> None:
