@@ -1,6 +1,8 @@
 """Text encoders, pretrained on the snippets of the standard library and tuned to tell its packages apart.
 
-A bag of words (TF-IDF and logistic regression) reaches 0.68 on these files that it never saw.
+A bag of words (TF-IDF and logistic regression) reaches 0.68 on these files that it never saw. `bert-sst2`
+learns from film reviews alone: of the held-out ones 0.51 are of the larger class, and a bag of words is right
+for 0.79.
 """
 
 from collections.abc import Mapping
@@ -124,4 +126,29 @@ _encoder(
         }
     ),
     tiny=MappingProxyType({"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}),
+)
+register(
+    ModelSpec(
+        name="bert-sst2",
+        family="encoder",
+        task="text-classification",
+        build="models.zoo.encoders:encoder",
+        dataset="sst2",
+        metric="accuracy",
+        floor=0.72,
+        training=TrainingRecipe(
+            steps=320,
+            batch_size=32,
+            learning_rate=5e-4,
+            rates=(("word_embeddings", 5e-3),),
+            weight_decay=0.05,
+            warmup=0.1,
+            max_seconds=120.0,
+            threads=1,
+        ),
+        parameters=946_306,
+        source="Devlin et al., BERT: pre-training of deep bidirectional transformers, arXiv:1810.04805, 2018",
+        config=_config("Bert", classes=2, num_hidden_layers=2, max_position_embeddings=64),
+        tiny=_TINY,
+    )
 )

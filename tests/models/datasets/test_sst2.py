@@ -6,7 +6,7 @@ import pytest
 
 from models.datasets import View, dataset_fingerprint, load_dataset
 from models.errors import DataError
-from runtime.manifest import TextProcessing
+from runtime.manifest import ImageProcessing, TextProcessing
 from runtime.processing import encode_texts, load_tokenizer
 
 MakeTokenizer = Callable[[Iterable[str]], Path]
@@ -38,6 +38,18 @@ def test_missing_data_says_where_to_put_it(monkeypatch: pytest.MonkeyPatch, tmp_
         dataset_fingerprint("sst2")
 
 
+def test_sentences_have_tokens_of_their_own(shared_data: Path) -> None:
+    dataset = load_dataset("sst2")
+    split = dataset.validation
+    assert split.raw is not None
+    tokenizer = load_tokenizer(dataset.files["tokenizer.json"])
+    assert isinstance(dataset.processing, TextProcessing)
+    alone = encode_texts(tokenizer, split.raw[:1], dataset.processing)["input_ids"][0]
+    assert np.array_equal(split.inputs["input_ids"][0, : len(alone)], alone)
+    assert tokenizer.decode(alone.tolist()) == "one long string of cliches"
+
+
 def test_an_image_model_is_refused() -> None:
+    picture = ImageProcessing(mode="L", height=2, width=2, rescale=1.0, mean=(0.0,), std=(1.0,))
     with pytest.raises(DataError, match="does not read text"):
-        load_dataset("sst2")
+        load_dataset("sst2", View(processing=picture))
