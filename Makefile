@@ -17,6 +17,7 @@ test-slow: $(INSTALLED)
 
 zoo-table: $(INSTALLED)
 	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/python benchmarks/zoo.py --recipes
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -110,7 +110,8 @@ def with_row(page: str, begin: str, columns: tuple[str, ...], line: str) -> str:
     rows = {row.split("`")[1]: row for row in lines}
     header = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
     listed = "\n".join([header, *(rows[each] for each in sorted(rows))])
-    return f"{before}{begin}{listed}\n{END}{after}"
+    ending = after or "\n"
+    return f"{before}{begin}{listed}\n{END}{ending}"
 
 
 if __name__ == "__main__":

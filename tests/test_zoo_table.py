@@ -20,6 +20,6 @@ def test_a_new_row_goes_where_the_alphabet_says_and_an_old_one_is_replaced() -> 
 
 def test_a_table_that_the_page_has_not_got_is_put_at_its_end() -> None:
     page = with_row(PAGE, BEGIN_RECIPES, COLUMNS, "| `r` | 1 |")
-    assert page == f"{PAGE}{BEGIN_RECIPES}| member | metric |\n|---|---|\n| `r` | 1 |\n{END}"
+    assert page == f"{PAGE}{BEGIN_RECIPES}| member | metric |\n|---|---|\n| `r` | 1 |\n{END}\n"
     again = with_row(page, BEGIN, COLUMNS, "| `a` | 7 |")
     assert again == page.replace("| `a` | 1 |", "| `a` | 7 |")
