@@ -18,7 +18,7 @@ __all__ = ["IGNORED", "Dataset", "Split", "View", "dataset_fingerprint", "load_d
 # Each module has `fingerprint() -> str` and `open_dataset(view) -> Dataset`.
 _NAMES = (
     *("captions", "code_tokens", "cooccurrences", "cora", "digits", "docstrings", "drawings"),
-    *("imports", "multi30k", "packages", "questions", "scenes", "sst2"),
+    *("imports", "multi30k", "packages", "questions", "scenes", "sentences", "sst2"),
     *("stdlib", "stdlib_pieces", "sts", "words"),
 )
 _REGISTERED = {name.replace("_", "-"): f"models.datasets.{name}" for name in _NAMES}

@@ -12,7 +12,7 @@ from models.errors import DataError
 from models.storage import code_digest, digest, file_digest
 from runtime.manifest import TextProcessing
 
-_FILES: dict[SplitName, tuple[str, ...]] = {
+FILES: dict[SplitName, tuple[str, ...]] = {
     "train": ("2014.OnWN.tsv", "2014.deft-news.tsv", "2014.headlines.tsv", "2014.images.tsv"),
     "validation": ("2015.answers-students.tsv", "2015.belief.tsv", "2015.headlines.tsv", "2015.images.tsv"),
 }
@@ -20,7 +20,7 @@ _FILES: dict[SplitName, tuple[str, ...]] = {
 
 def fingerprint() -> str:
     """sha256 over the files."""
-    paths = [data_file("sts", name) for names in _FILES.values() for name in names]
+    paths = [data_file("sts", name) for names in FILES.values() for name in names]
     return digest(*map(file_digest, paths), code_digest([__name__]))
 
 
@@ -31,14 +31,15 @@ def open_dataset(view: View) -> Dataset:
         raise DataError("data set 'sts' holds pairs of sentences, and this model does not embed text")
 
     def load(split: SplitName) -> Split:
-        rows = [row for name in _FILES[split] for row in _scored(name)]
+        rows = [row for name in FILES[split] for row in scored(name)]
         pairs = [(first, second) for _, first, second in rows]
         return pair_split(pairs, [score for score, _, _ in rows], processing, tokenizer)
 
     return Dataset("sts", "embedding", fingerprint(), (), processing, load, {"tokenizer.json": tokenizer})
 
 
-def _scored(name: str) -> list[tuple[float, str, str]]:
+def scored(name: str) -> list[tuple[float, str, str]]:
+    """A file's rows that have a score: the score and both sentences."""
     lines = data_file("sts", name).read_text("utf-8").splitlines()
     rows = [line.split("\t") for line in lines]
     return [(float(row[0]), row[1], row[2]) for row in rows if len(row) == 3 and row[0].strip()]

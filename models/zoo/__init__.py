@@ -16,6 +16,7 @@ from models.zoo.catalog import (
     readers,
     recurrent,
     segmentation,
+    sentences,
     vision_transformers,
     word_vectors,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "readers",
     "recurrent",
     "segmentation",
+    "sentences",
     "vision_transformers",
     "word_vectors",
 ]
