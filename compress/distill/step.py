@@ -15,7 +15,8 @@ steps:
     training: {steps: 600, learning_rate: 0.001}
     compare_alone: true              # what the same student reaches without a teacher
 
-An embedding model has no logits: its student learns the teacher's pooled vectors, computed once.
+An embedding model has no logits: its student learns the teacher's pooled vectors, computed once. Nor has a
+diffusion model: its student learns the velocity, `alpha` of the true one and 1 - `alpha` of the teacher's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from compress.distill.config import DistillConfig, StudentConfig
 from compress.errors import StepError
 from compress.order import loses_zeros
 from compress.step import Figures, TorchMethod, register
-from runtime.manifest import Task, TextProcessing
+from runtime.manifest import DrawingProcessing, Task, TextProcessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,6 +92,12 @@ def restore(config: DistillConfig, source: SourceModel, shapes: Mapping[str, tup
 def check(config: DistillConfig, task: Task) -> None:
     """Refuse what the task has not got."""
     asked = [name for name in _OF_LOGITS if getattr(config, name)]
+    if task == "image-generation":
+        asked = [name for name in asked if name != "compare_alone"]
+    if task == "image-generation" and asked:
+        raise StepError(
+            f"distill: a drawing model's student learns what its teacher answers; leave out '{asked[0]}'"
+        )
     if task == "embedding" and asked:
         raise StepError(
             f"distill: an embedding model's student learns vectors, without labels; leave out '{asked[0]}'"
@@ -117,6 +124,11 @@ def _check_source(source: SourceModel) -> str:
 
     if source.module is None or source.dataset is None:
         raise StepError(f"{source.reference}: distill needs a torch model and labelled data; give 'data'")
+    if isinstance(source.processing, DrawingProcessing) and source.processing.diffusion is None:
+        raise StepError(
+            f"{source.reference}: distill knows how diffusion's steps are learnt, and this model draws at "
+            "once; quantize it, or train a smaller member of the zoo"
+        )
     return metric_name("distill", source)
 
 
@@ -155,6 +167,8 @@ def _objective(
     assert source.module is not None
     if isinstance(source.processing, TextProcessing) and source.task == "embedding":
         return student, objective.embedding_objective(source.processing)
+    if isinstance(source.processing, DrawingProcessing):
+        return student, _velocity(config, source)
     learner, loss = student, objective.soft_objective(config, source.module)
     if config.cached:
         loss = objective.cached_objective(config)
@@ -165,6 +179,15 @@ def _objective(
     if config.attention:
         loss = objective.with_attention(config, student, source, name, loss)
     return learner, loss
+
+
+def _velocity(config: DistillConfig, source: SourceModel) -> Objective:
+    from compress.distill.drawing import velocity_objective
+
+    assert source.module is not None
+    assert isinstance(source.processing, DrawingProcessing)
+    assert source.processing.diffusion is not None
+    return velocity_objective(source.module, source.processing.diffusion, config.alpha)
 
 
 def _worth(source: SourceModel, student: nn.Module, seed: int) -> Figures:
