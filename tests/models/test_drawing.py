@@ -18,6 +18,7 @@ from models.drawing import (
 from models.evaluation import Evaluation
 
 DRAWINGS = load_dataset("drawings", View(task="image-generation"))
+NOISE = np.random.default_rng(0)
 FLOOR = float(registry.get("diffusion").floor)
 
 
@@ -53,6 +54,7 @@ def test_other_digits_of_the_labels_asked_for_are_near() -> None:
         pytest.param(lambda label: of_class(label)[0], id="one drawing a class"),
         pytest.param(lambda label: of_class(3)[label], id="one class"),
         pytest.param(lambda label: np.full((1, 16, 16), -1.0), id="black"),
+        pytest.param(lambda label: NOISE.uniform(-1, 1, (1, 16, 16)), id="noise"),
     ],
 )
 def test_a_broken_model_cannot_reach_the_floor(broken: Callable[[int], Array]) -> None:

@@ -22,6 +22,7 @@ def _generative(
     metric: str = "intra-class-frechet",
     floor: float = 6.0,
     processing: DrawingProcessing | None = None,
+    build: str | None = None,
     **tiny: Any,
 ) -> None:
     register(
@@ -29,8 +30,8 @@ def _generative(
             name=name,
             family="generative",
             task=task,
-            build=f"models.zoo.generative:{name}",
-            objective=f"models.zoo.generative:{loss}",
+            build=f"models.zoo.{build or f'generative:{name}'}",
+            objective=f"models.zoo.{loss}",
             dataset="drawings",
             metric=metric,
             also=("class-coverage",) if task == "image-generation" else (),
@@ -45,9 +46,27 @@ def _generative(
     )
 
 
+def _game(steps: int, rate: float, critics: float) -> TrainingRecipe:
+    """Of a generator and its critic. Old gradients mislead where the other player has moved: hence betas.
+
+    Clipping would tie one player's steps to the other's gradient.
+    """
+    return TrainingRecipe(
+        steps=steps,
+        batch_size=64,
+        learning_rate=rate,
+        rates=(("critic", critics),),
+        betas=(0.5, 0.99),
+        clip_norm=1000.0,
+        max_seconds=150.0,
+        threads=1,
+        precision="float32",
+    )
+
+
 _generative(
     "autoencoder",
-    "reconstruction_loss",
+    "generative:reconstruction_loss",
     89_689,
     TrainingRecipe(steps=900, batch_size=64, learning_rate=4e-3, threads=1),
     "Hinton and Salakhutdinov, Reducing the dimensionality of data with neural networks, 2006",
@@ -59,7 +78,7 @@ _generative(
 )
 _generative(
     "vae",
-    "variational_loss",
+    "generative:variational_loss",
     100_809,
     TrainingRecipe(steps=1500, batch_size=64, learning_rate=3e-3, clip_norm=20.0, threads=1),
     "Kingma and Welling, Auto-encoding variational Bayes, arXiv:1312.6114, 2013",
@@ -68,7 +87,7 @@ _generative(
 )
 _generative(
     "diffusion",
-    "diffusion_loss",
+    "generative:diffusion_loss",
     247_300,
     TrainingRecipe(
         steps=2500, batch_size=64, learning_rate=3e-3, betas=(0.9, 0.99), max_seconds=120.0, threads=1
@@ -77,4 +96,27 @@ _generative(
     processing=DrawingProcessing(noise=(1, 16, 16), diffusion=Diffusion(timesteps=200, steps=10)),
     width=8,
     blocks=1,
+)
+_generative(
+    "gan",
+    "adversarial:adversarial_loss",
+    121_163,
+    _game(1200, 2e-3, 2e-3),
+    "Radford et al., Unsupervised representation learning with deep convolutional generative adversarial "
+    "networks, arXiv:1511.06434, 2015",
+    build="adversarial:gan",
+    code=4,
+    widths=(4, 4),
+    seen=(4, 4),
+)
+_generative(
+    "wgan-gp",
+    "adversarial:wasserstein_loss",
+    121_163,
+    _game(1500, 2e-3, 4e-3),
+    "Gulrajani et al., Improved training of Wasserstein GANs, arXiv:1704.00028, 2017",
+    build="adversarial:gan",
+    code=4,
+    widths=(4, 4),
+    seen=(4, 4),
 )
