@@ -6,9 +6,11 @@ one event loop; what the thread says arrives by `call_soon_threadsafe`.
 """
 
 import asyncio
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from math import inf
 
@@ -100,16 +102,18 @@ class Engine:
     def start(self) -> None:
         """Start the thread. Events will be delivered on the running loop."""
         self.failed = False
-        self._relay = _Relay(self, asyncio.get_running_loop())
-        self._stepper = Stepper(
-            self.manifest.tag, lambda: self._make_scheduler(self.model, self._slots), self._relay
-        )
+        # Nothing here points back: a stopped engine's memory must not wait for the garbage collector.
+        self._relay = _Relay(weakref.proxy(self), asyncio.get_running_loop())
+        make = partial(self._make_scheduler, self.model, self._slots)
+        self._stepper = Stepper(self.manifest.tag, make, self._relay)
         self._stepper.start()
 
     async def stop(self) -> None:
         """End the thread after the step that is running."""
         self._stepper.stop()
         await asyncio.to_thread(self._stepper.join, STOP_SECONDS)
+        # If it hangs, it must not speak to an engine that is gone.
+        self._stepper.abandon()
 
     def restart(self) -> None:
         """Give up a thread that hangs, fail what it had, and start another with KV buffers of its own."""

@@ -1,8 +1,10 @@
 """The engine: one thread, many requests; nothing hangs and nothing is kept."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import ClassVar
@@ -277,6 +279,24 @@ def test_the_requests_of_a_key_share_prompts_with_nobody_elses(model):
         assert recording.salts == ["", "ann"]
 
     run(recording, test)
+
+
+def test_a_stopped_engine_is_gone_without_the_garbage_collector(model):
+    async def main() -> None:
+        engine = Engine(model, slots=2, queue_size=2)
+        engine.start()
+        gc.disable()
+        try:
+            assert len(await tokens(engine, [1])) == 6
+            await engine.stop()
+            kept = weakref.ref(engine)
+            del engine
+            async with asyncio.timeout(30):
+                await until(lambda: kept() is None)
+        finally:
+            gc.enable()
+
+    asyncio.run(main())
 
 
 def test_steps_that_nobody_could_tell_apart_are_told_together(model):
