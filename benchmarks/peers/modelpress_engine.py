@@ -5,6 +5,7 @@ size of a call. It runs in the project's own environment.
 """
 
 import shutil
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ STEPS: dict[str, tuple[str, dict[str, Any]]] = {
 # Room for the longest workload; a slot reserves it all.
 CAPACITY, SLOTS = 1152, 32
 # Steps of the loop, and as many of the graph alone, before the other's turn.
-STRETCH = 8
+STRETCH = 4
 
 
 class Modelpress:
@@ -57,16 +58,15 @@ class Modelpress:
         return seconds
 
     def loop_share(self, batch: int, steps: int) -> float:
-        """The graph's own time over that of the loop around it, in turns, on the same sequences."""
-        scheduler = self._begun(batch)
-        tokens, loop, graph = np.full(batch, 5), 0.0, 0.0
+        """The loop's rate over that of its graph alone, on the same sequences: the median of turns."""
+        scheduler, tokens, shares = self._begun(batch), np.full(batch, 5), []
         for _ in range(steps // STRETCH):
             lengths = self.decoder.lengths[:batch].copy()
-            graph += timed(lambda: [self.decoder.decode(tokens) for _ in range(STRETCH)])
+            graph = timed(lambda: [self.decoder.decode(tokens) for _ in range(STRETCH)])
             self.decoder.lengths[:batch] = lengths
-            loop += timed(lambda: [scheduler.step() for _ in range(STRETCH)])
+            shares.append(graph / timed(lambda: [scheduler.step() for _ in range(STRETCH)]))
         _cancel(scheduler, batch)
-        return graph / loop
+        return statistics.median(shares)
 
     def beside(self, tokens: int, others: int) -> float:
         """Time to a prompt's first token while a long one is being read, over its time on an idle engine."""

@@ -75,7 +75,8 @@ def transpose_heads(path: Path) -> None:
 
     onnxruntime's optimizer has done so before, but not where a head tied to its embedding would then be
     twice in a file of over 2 GB; it stays in float32 there, since the quantizer takes stored weights only.
-    So the embedding gets its 8 bits first, and the weight has one reader left.
+    So the embedding gets its 8 bits first, and the weight has one reader left. What is over 2 GB even so
+    stays as it is.
     """
     model = onnx.load(path)
     weights = stored_weights(model)
@@ -90,7 +91,8 @@ def transpose_heads(path: Path) -> None:
             array = np.ascontiguousarray(numpy_helper.to_array(weights[node.input[0]]).T)
             weights[node.input[0]].CopyFrom(numpy_helper.from_array(array, node.output[0]))
             model.graph.node.remove(node)
-    save_model(model, path)
+    if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
+        save_model(model, path)
 
 
 def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dict[str, Array]]) -> None:
