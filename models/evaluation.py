@@ -47,6 +47,11 @@ class Evaluation:
         chosen = self.scores if rows is None else self.scores[rows]
         return _METRICS[self.metric].reduce(chosen)
 
+    def judged_by(self, metric: str) -> "Evaluation | None":
+        """The same answers by another metric; None where that one counts other things of them."""
+        same = _METRICS[metric].score is _METRICS[self.metric].score
+        return Evaluation(metric, self.scores) if same else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Metric:

@@ -214,7 +214,7 @@ def _judged(member: Member, module: nn.Module, dataset: Dataset) -> dict[str, An
         "floor_value": wanted,
         "reached_floor": reached,
         "baselines": figures,
-        "also": _also(spec, module, dataset),
+        "also": _also(spec, module, dataset, evaluation),
     }
 
 
@@ -227,8 +227,15 @@ def _judged_further(
     return record
 
 
-def _also(spec: ModelSpec, module: nn.Module, dataset: Dataset) -> dict[str, float]:
-    return {metric: _evaluated(spec, module, dataset, metric).value() for metric in spec.also}
+def _also(
+    spec: ModelSpec, module: nn.Module, dataset: Dataset, evaluation: Evaluation | None = None
+) -> dict[str, float]:
+    """The metrics of `also`, of the answers in `evaluation` where those serve: making them takes long."""
+    known = {metric: evaluation and evaluation.judged_by(metric) for metric in spec.also}
+    return {
+        metric: (found or _evaluated(spec, module, dataset, metric)).value()
+        for metric, found in known.items()
+    }
 
 
 def _evaluated(spec: ModelSpec, module: nn.Module, dataset: Dataset, metric: str) -> Evaluation:

@@ -138,3 +138,13 @@ def test_an_answers_span_is_the_contexts_best() -> None:
     )
     assert exact == pytest.approx(1 / 3)
     assert shared == pytest.approx((1 + 2 * 2 / (3 + 2) + 0) / 3)
+
+
+def test_answers_that_were_judged_once_are_judged_by_another_metric_of_the_same_counts() -> None:
+    said = np.array(["the cat sat down", "a dog"], object)
+    split = Split(rows(2), np.zeros(2, np.int64), references=["the cat sat down", "a fox"])
+    judged = evaluate(lambda inputs: {"text": said}, split, "bleu", 2)
+    again = judged.judged_by("rouge-l")
+    assert again is not None
+    assert again.value() == evaluate(lambda inputs: {"text": said}, split, "rouge-l", 2).value()
+    assert judged.judged_by("accuracy") is None
