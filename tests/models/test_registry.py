@@ -28,10 +28,15 @@ def test_a_name_is_taken_once() -> None:
 
 
 def test_fingerprints_and_the_register_load_no_torch() -> None:
-    script = (
-        "import sys; from models import registry; from models.sources import source_fingerprint;"
-        "here = [n for n in registry.names() if registry.get(n).dataset != 'cora'];"
-        "[source_fingerprint(f'zoo:{name}', None, 0) for name in here];"
-        "sys.exit('torch' in sys.modules)"
-    )
+    script = """
+import sys
+from contextlib import suppress
+from models import registry
+from models.errors import DataError
+from models.sources import source_fingerprint
+for name in registry.names():
+    with suppress(DataError):  # what not every installation has
+        source_fingerprint(f"zoo:{name}", None, 0)
+sys.exit("torch" in sys.modules)
+"""
     subprocess.run([sys.executable, "-c", script], check=True)
