@@ -64,8 +64,10 @@ def _answer(source: SourceModel) -> Any:
     assert source.module is not None
     inputs = {name: source.dataset.validation.inputs[name][:1] for name in source.input_names}
     names = (source.input_names, source.output_names)
-    outputs = torch_predict(source.module, *names, source.processing)(inputs)
     file = source.files.get("tokenizer.json")
+    outputs = torch_predict(source.module, *names, source.processing, file)(inputs)
+    if source.task == "text2text-generation":
+        return outputs["text"][0]
     tokenizer = load_tokenizer(file) if file else None
     items = (source.dataset.validation.raw or ())[:1]
     about = (source.task, source.processing, source.labels)
