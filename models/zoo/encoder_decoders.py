@@ -42,6 +42,19 @@ def marian(**config: Any) -> nn.Module:
     return module
 
 
+def bart(**config: Any) -> nn.Module:
+    """BART (Lewis et al., arXiv:1910.13461): learned positions, post-norm, GELU. `config` is BartConfig's."""
+    settings = transformers.BartConfig(scale_embedding=True, **_SETTINGS, **config)
+    module: nn.Module = transformers.BartForConditionalGeneration(settings)
+    return module
+
+
+def t5(**config: Any) -> nn.Module:
+    """T5 (Raffel et al., arXiv:1910.10683): relative positions, RMSNorm first. `config` is T5Config's."""
+    module: nn.Module = transformers.T5ForConditionalGeneration(transformers.T5Config(**_SETTINGS, **config))
+    return module
+
+
 def smoothed(module: nn.Module, batch: Batch) -> Tensor:
     """Cross-entropy with label smoothing; columns that are padding in the whole batch are left out."""
     read = int(batch["attention_mask"].sum(1).max())
