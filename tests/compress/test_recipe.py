@@ -78,7 +78,5 @@ def test_families_have_a_recipe_that_makes_a_member_smaller_than_its_bits_do() -
     recipes = [load_recipe(path) for path in RECIPES]
     smaller = [each for each in recipes if {"distill", "shrink"} & {step.method for step in each.steps}]
     families = {registry.get(each.model.removeprefix("zoo:")).family for each in smaller}
-    assert families >= {
-        *("convolutional", "encoder", "decoder"),
-        *("detection", "segmentation", "generative", "graph"),
-    }
+    asked = "convolutional encoder decoder detection segmentation generative graph"
+    assert families >= set(asked.split())
