@@ -48,6 +48,7 @@ class Stepper:
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._abandoned = False
         self._busy_since: float | None = None
+        self._untold: list[TokenEvent] = []
         self._told = 0.0
         self._figures = metrics.EngineSeries(self._tag)
         self._thread = Thread(target=self._run, name=f"engine {self._tag}", daemon=True)
@@ -95,32 +96,36 @@ class Stepper:
 
     def _serve(self, scheduler: Scheduler) -> bool:
         """Step until told to stop, or until the scheduler fails and is not to be trusted: True."""
-        events: list[TokenEvent] = []
         try:
             while self._obey(scheduler):
-                events += scheduler.step()
+                self._untold += scheduler.step()
                 if self._abandoned:
                     return False
-                if self._is_due(events) or not scheduler.has_work:
+                if self._is_due():
                     self._figures.note(scheduler)
-                    self._listener.stepped(events)
-                    events = []
+                    self._tell()
         except Exception:
             logger.exception("%s: a step failed; the requests in it are lost", self._tag)
+            self._tell()
             return True
         return False
 
-    def _is_due(self, events: list[TokenEvent]) -> bool:
+    def _is_due(self) -> bool:
         """Whether somebody waits: for an answer's end, or for the first step after a command or a while."""
-        now = monotonic()
-        if now - self._told < TELL_SECONDS and not any(event.finish_reason for event in events):
-            return False
-        self._told = now
-        return True
+        late = monotonic() - self._told >= TELL_SECONDS
+        return late or any(event.finish_reason for event in self._untold)
+
+    def _tell(self) -> None:
+        """Say what the steps since the last time gave, unless nobody is to hear of it any more."""
+        if self._untold and not self._abandoned:
+            self._listener.stepped(self._untold)
+        self._untold, self._told = [], monotonic()
 
     def _obey(self, scheduler: Scheduler) -> bool:
         """Carry out all commands, waiting for one while there is nothing to step. False: stop."""
         while True:
+            if not scheduler.has_work:
+                self._tell()
             # Whoever waits for a command is well; from the first one on the clock runs.
             self._busy_since = monotonic() if scheduler.has_work else None
             try:

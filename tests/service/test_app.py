@@ -63,11 +63,12 @@ def test_a_stream_that_breaks_says_so_in_the_stream(model):
     async def test(client: httpx.AsyncClient) -> None:
         answer = await client.post("/v1/completions", json=COMPLETION | {"stream": True})
         events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
-        assert len(events) == 4
-        error = json.loads(events[2])["error"]
-        assert error["code"] == "model_failed"
+        # What was said before is said; tokens that come together are one event.
+        *said, error, done = events
+        assert 1 <= len(said) <= 2
+        assert json.loads(error)["error"]["code"] == "model_failed"
         assert "secret" not in answer.text
-        assert events[3] == "[DONE]"
+        assert done == "[DONE]"
 
     run(Failing(model), test)
 

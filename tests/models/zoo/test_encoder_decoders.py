@@ -75,7 +75,7 @@ def test_a_fresh_answer_is_likely_of_its_sources_words(name: str, split: Split) 
     likeliest = own.topk(4).indices + said.start
     found = (likeliest[:, :, None] == batch["targets"][:, None, :4]).sum((1, 2))
     # Four of ten by chance would be 1.6.
-    assert found.double().mean() > 3
+    assert found.double().mean() > 2.5
 
 
 @pytest.mark.parametrize("name", MEMBERS)
