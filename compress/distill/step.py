@@ -92,11 +92,9 @@ def restore(config: DistillConfig, source: SourceModel, shapes: Mapping[str, tup
 def check(config: DistillConfig, task: Task) -> None:
     """Refuse what the task has not got."""
     asked = [name for name in _OF_LOGITS if getattr(config, name)]
-    if task == "image-generation":
-        asked = [name for name in asked if name != "compare_alone"]
-    if task == "image-generation" and asked:
+    if task == "image-generation" and (wrong := [name for name in asked if name != "compare_alone"]):
         raise StepError(
-            f"distill: a drawing model's student learns what its teacher answers; leave out '{asked[0]}'"
+            f"distill: a drawing model's student learns what its teacher answers; leave out '{wrong[0]}'"
         )
     if task == "embedding" and asked:
         raise StepError(
