@@ -16,6 +16,7 @@ import numpy as np
 from runtime.errors import ModelpressError
 from runtime.manifest import Manifest
 from runtime.processing import Array
+from runtime.scoring import prompt_logprobs
 from service import context, metrics
 from service.context import RequestContext
 
@@ -69,12 +70,12 @@ async def _compare(
 
 
 async def _reread(primary: Manifest, other: "Engine", prompt: Sequence[int], answer: Sequence[int]) -> None:
-    tokens = np.array([*prompt, *answer])
     try:
-        logits = await asyncio.to_thread(other.model.score, tokens[None, :-1])
+        read = await asyncio.to_thread(prompt_logprobs, other.model, [*prompt, *answer], 1)
     except ModelpressError:
         return
-    _count(primary, other.manifest, logits[0, len(prompt) - 1 :].argmax(-1) == answer)
+    likeliest = [token.top[0][0] for token in read[len(prompt) :]]
+    _count(primary, other.manifest, np.array(likeliest) == answer)
 
 
 def _count(primary: Manifest, other: Manifest, same: Array) -> None:
