@@ -5,7 +5,7 @@ normal run, the others under `slow`, where every member is also trained to its f
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,25 @@ import pytest
 import torch
 
 from compress.artifact import GraphArtifact
-from compress.description import Description, unpublished
 from compress.export.source import export
 from compress.measure import predictor
 from compress.quantize.config import Int8Dynamic
 from compress.step import Calibration, methods
 from models import registry
 from models.batches import shuffled_batches
-from models.datasets import View, load_dataset
 from models.errors import DataError
 from models.evaluation import torch_predict
 from models.registry import ModelSpec, TrainingRecipe
 from models.sources.source import SourceModel
-from models.sources.zoo import as_source
 from models.zoo.adversarial import Game
-from models.zoo.member import Member, fresh, objective_of
+from models.zoo.member import Member, objective_of
 from runtime.answers import Run, answer
-from runtime.bundle import Bundle, write_bundle
+from runtime.bundle import Bundle
 from runtime.model import TextModel, load_model
 from runtime.processing import load_tokenizer
 from runtime.sampling import SamplingParams
 from runtime.tensor import TensorModel
+from tests import zoo_members
 
 FAMILIES = {registry.get(name).family: name for name in reversed(registry.names())}
 BY_EXPORT = [
@@ -54,14 +52,10 @@ def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def tiny(name: str) -> tuple[ModelSpec, SourceModel]:
-    """The member's smallest form, untrained, as the pipeline takes it."""
-    spec = registry.get(name)
-    spec = replace(spec, config={**spec.config, **spec.tiny}, initialise=None)
     try:
-        dataset = load_dataset(spec.dataset, View(spec.task, spec.processing))
+        return zoo_members.tiny(name)
     except DataError as error:
         pytest.skip(str(error))
-    return spec, as_source(spec, fresh(spec, dataset, seed=0).eval(), dataset, {})
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -124,12 +118,7 @@ def exported(name: str, folder: Path) -> Exported:
 
 
 def _bundle(source: SourceModel, artifact: GraphArtifact, folder: Path) -> Bundle:
-    artifact.save()
-    Description.of(source, ()).save(artifact.folder, source.files)
-    bundle = unpublished(artifact, None, artifact.folder.name, 0)
-    files = {name: bundle.path / name for name in bundle.manifest.files}
-    write_bundle(folder / f"{artifact.folder.name}-bundle", bundle.manifest, files)
-    return Bundle.open(folder / f"{artifact.folder.name}-bundle")
+    return zoo_members.bundled(source, artifact, folder / f"{artifact.folder.name}-bundle")
 
 
 @pytest.mark.parametrize("name", BY_EXPORT)

@@ -6,26 +6,22 @@ The networks are `tiny` and untrained. What the answers of each task look like i
 import base64
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from compress.description import Description, unpublished
 from compress.export.source import export
 from models import registry
-from models.datasets import View, load_dataset
 from models.errors import DataError
 from models.sources.source import SourceModel
-from models.sources.zoo import as_source
-from models.zoo.member import fresh
-from runtime.bundle import Bundle, write_bundle
+from runtime.bundle import Bundle
 from runtime.captions import Captioned
 from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
+from tests.zoo_members import bundled, tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TOKENS = 6
@@ -38,26 +34,13 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[SourceM
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODELPRESS_HOME", str(tmp_path_factory.mktemp("home")))
         for name in registry.names():
-            spec = registry.get(name)
-            spec = replace(spec, config={**spec.config, **spec.tiny}, initialise=None)
-            try:
-                dataset = load_dataset(spec.dataset, View(spec.task, spec.processing))
-            except DataError:
-                continue
-            source = as_source(spec, fresh(spec, dataset, seed=0).eval(), dataset, {})
-            found[name] = (source, exported(source, tmp_path_factory.mktemp(name) / "bundle"))
+            with suppress(DataError):
+                _, source = tiny(name)
+                folder = tmp_path_factory.mktemp(name)
+                (folder / "float32").mkdir()
+                artifact, _ = export(source, folder / "float32")
+                found[name] = (source, bundled(source, artifact, folder / "bundle"))
     return found
-
-
-def exported(source: SourceModel, target: Path) -> Bundle:
-    folder = target.with_name("exported")
-    folder.mkdir()
-    artifact, _ = export(source, folder)
-    artifact.save()
-    Description.of(source, ()).save(folder, source.files)
-    bundle = unpublished(artifact, None, "float32", 0)
-    files = {name: bundle.path / name for name in bundle.manifest.files}
-    return write_bundle(target, bundle.manifest, files)
 
 
 @pytest.fixture(scope="module")
