@@ -12,13 +12,13 @@ class PhasesConfig(StepConfig):
     """Quantize a decoder in several ways and keep the fastest for each size of a call, as measured here.
 
     `graphs` are settings of the `quantize` step. Those that are kept take at most `max_size` times the
-    float32 graph together; one more is kept only where it makes the calls faster by `min_gain` on average.
+    float32 graph together; one more is kept only where it makes some size of call faster by `min_gain`.
     """
 
     method: Literal["phases"] = "phases"
     graphs: Annotated[tuple[QuantizeConfig, ...], Field(min_length=2)]
     max_size: float = Field(default=1.0, gt=0)
-    min_gain: float = Field(default=0.1, ge=0)
+    min_gain: float = Field(default=0.2, ge=0)
 
     @field_validator("graphs")
     @classmethod

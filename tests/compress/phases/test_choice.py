@@ -27,6 +27,14 @@ def test_a_second_graph_must_be_worth_it() -> None:
     assert len(choose({"int4": ALONE, "int8": barely}, SIZES, 300, 0.1)) == 1
 
 
+def test_a_second_graph_is_worth_it_for_one_size_of_call() -> None:
+    """A single sequence is one size of many, and all of a single user's."""
+    sizes = (1, 2, 4, 8, 16, 32, 64, 128)
+    many = {n: 1.0 for n in sizes}
+    alone = {n: 0.7 if n == 1 else 1.2 for n in sizes}
+    assert choose({"int4": alone, "int8": many}, SIZES, 300, 0.2) == [(1, "int4"), (2, "int8")]
+
+
 times = st.fixed_dictionaries({n: st.floats(0.001, 10) for n in (1, 2, 8, 64)})
 
 
@@ -47,7 +55,7 @@ def test_a_schedule_covers_every_call_within_the_budget(found: dict, sizes: dict
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.5])
-def test_without_a_budget_nothing_single_is_faster_on_average(gain: float) -> None:
+def test_two_graphs_that_each_win_a_size_are_both_kept(gain: float) -> None:
     assert choose({"a": {1: 1.0, 2: 3.0}, "b": {1: 3.0, 2: 1.0}}, {"a": 1, "b": 1}, 9, gain) == [
         (1, "a"),
         (2, "b"),
