@@ -1,7 +1,7 @@
 """modelpress from its Python loop: requests go through the scheduler, as when served.
 
-Precisions: fp32, int8, int8-kv8 (keys and values in 8 bits too), int4, and auto, which has a graph for each
-size of a call. It runs in the project's own environment.
+Precisions: fp32, int8, int4 (the output head in 8 bits), int4-head4 (in 4, too), auto, which has a graph for
+each size of a call, and with -kv8 keys and values in 8 bits. It runs in the project's own environment.
 """
 
 import shutil
@@ -25,12 +25,15 @@ from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
 
 INT4: dict[str, Any] = {"scheme": "int4", "group_size": GROUP_SIZE}
+KV8 = {"method": "kv-cache", "dtype": "int8", "samples": 8}
 # What a precision is made from, and how.
 STEPS: dict[str, tuple[str, dict[str, Any]]] = {
     "int8": ("fp32", {"method": "quantize", "scheme": "int8-dynamic"}),
-    "int8-kv8": ("int8", {"method": "kv-cache", "dtype": "int8", "samples": 8}),
     "int4": ("fp32", {"method": "quantize", **INT4}),
+    "int4-head4": ("fp32", {"method": "quantize", **INT4, "head_bits": 4}),
     "auto": ("fp32", {"method": "phases", "graphs": [INT4, {"scheme": "int8-dynamic"}]}),
+    "int4-head4-kv8": ("int4-head4", KV8),
+    "auto-kv8": ("auto", KV8),
 }
 # Room for the longest workload; a slot reserves it all.
 CAPACITY, SLOTS = 1152, 32
@@ -134,7 +137,7 @@ def _finish(scheduler: Scheduler) -> None:
 def _artifact(folder: Path, precision: str) -> GraphArtifact:
     """The graph of the model at `folder`, made once."""
     # A folder made in other groups stays what it is.
-    group = f"-g{GROUP_SIZE}" if precision in ("int4", "auto") else ""
+    group = f"-g{GROUP_SIZE}" if precision.startswith(("int4", "auto")) else ""
     target = folder / f"modelpress-{precision}{group}"
     if (target / "graph.json").is_file():
         return GraphArtifact.load(target)
