@@ -7,6 +7,7 @@ onnxruntime's CPU kernel checks several tokens of one row only, so this is for o
 model is slowest and speculation pays most.
 """
 
+import math
 import statistics
 import time
 from collections import deque
@@ -22,6 +23,8 @@ from runtime.processing import Array
 FIRST_LENGTH, MAX_LENGTH = 4, 8
 # Of every PERIOD steps, both ways of decoding get TRIAL_STEPS; a pace is that of the last REMEMBERED_STEPS.
 PERIOD, TRIAL_STEPS, REMEMBERED_STEPS = 128, 4, 16
+# So many tokens alike in the text itself are a better guess than a draft's; fewer are a worse one.
+CERTAIN = 4
 
 
 class Proposer(Protocol):
@@ -75,6 +78,8 @@ class NGramDraft:
     def __init__(self, text: Array, vocab_size: int, longest: int = 3) -> None:
         """`text`: the tokens, int [length]. Takes about half a second for each million."""
         self._vocab_size = vocab_size
+        # A context and what follows it are one 64-bit number: of large vocabularies, fewer tokens.
+        longest = max(1, min(longest, int(63 / math.log2(vocab_size)) - 1))
         self._tables = [(size, *_commonest(text, vocab_size, size)) for size in range(longest, 0, -1)]
 
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:

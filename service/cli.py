@@ -44,7 +44,8 @@ def serve_command(
         int | None, typer.Option(min=1, help="Sequences that a text model decodes at once (8).")
     ] = None,
     speculate: Annotated[
-        str | None, typer.Option(help="'lookup', or a smaller text model's folder or tag, to draft.")
+        str | None,
+        typer.Option(help="What drafts: 'lookup', a text file, a smaller model; commas between several."),
     ] = None,
     aliases: Annotated[
         Path | None, typer.Option(help="JSON file: names for models, canaries, shadows.")

@@ -1,35 +1,28 @@
 """A loaded model at work, of either kind, and how a bundle becomes one."""
 
-import logging
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
 import numpy as np
 
 from runtime.bundle import Bundle
-from runtime.errors import InputError
 from runtime.manifest import Manifest
 from runtime.model import TextModel, load_model
 from runtime.processing import MAX_PIXELS, Array
 from runtime.scheduler import Scheduler
-from runtime.speculation import PromptLookup, Proposer
 from runtime.tensor import TensorModel
-from service import metrics, store
+from service import metrics
 from service.batch import Layout
 from service.batcher import Batcher
 from service.cost import CostModel, measure
 from service.engine import Engine
-from service.errors import ModelFailed, ServiceError
+from service.errors import ModelFailed
 from service.pool import Pool
+from service.proposers import proposing
 from service.settings import Settings
 from service.traffic import Traffic
 
-logger = logging.getLogger("modelpress.service")
-
 Served = Batcher | Engine
-
-# The setting that speculates without a second model.
-LOOKUP = "lookup"
 
 # The cost table's first cells are measured for this long at most: readiness must not wait for it.
 WARM_UP_SECONDS = 0.15
@@ -66,33 +59,14 @@ def serve(model: TensorModel | TextModel, pool: Pool, traffic: Traffic, settings
 def scheduling(model: TextModel, settings: Settings) -> Callable[[TextModel, int], Scheduler]:
     """How a text model's schedulers are made: with what memory, and what speculates.
 
-    Raises BundleError for a draft that cannot be loaded. Models with another tokenizer go without one.
+    Raises what `service.proposers.proposing` raises.
     """
-    draft = None
-    if settings.speculate and settings.speculate != LOOKUP:
-        draft = _draft(model, store.find(settings.speculate), settings)
+    propose = proposing(model, settings)
 
     def make(model: TextModel, slots: int) -> Scheduler:
-        proposer: Proposer | None = PromptLookup() if settings.speculate == LOOKUP else None
-        if draft is not None:
-            proposer = draft.draft_for(model)
-        return model.scheduler(slots, memory=settings.kv_bytes, proposer=proposer)
+        return model.scheduler(slots, memory=settings.kv_bytes, proposer=propose(model))
 
     return make
-
-
-def _draft(model: TextModel, bundle: Bundle, settings: Settings) -> TextModel | None:
-    if bundle.manifest.version == model.manifest.version:
-        return None
-    draft = load_model(bundle, threads=settings.threads)
-    if not isinstance(draft, TextModel):
-        raise ServiceError(f"{bundle.manifest.tag} generates no text and cannot draft; name one that does")
-    try:
-        draft.draft_for(model)
-    except InputError as error:
-        logger.warning("%s: %s", model.manifest.tag, error)
-        return None
-    return draft
 
 
 def warm_up(model: TensorModel) -> CostModel:

@@ -13,7 +13,7 @@ from service.errors import ServiceError
 
 PREFIX = "MODELPRESS_"
 # Separated by commas: a tag holds the colon of a search path, and a key may hold anything else.
-LISTS = ("bundles", "api_keys")
+LISTS = ("bundles", "speculate", "api_keys")
 
 
 class Settings(BaseModel):
@@ -26,8 +26,8 @@ class Settings(BaseModel):
     threads: int | None = Field(default=None, ge=1)
     slots: int = Field(default=8, ge=1)
     kv_bytes: int | None = Field(default=None, ge=1)
-    # `lookup`, or the folder or tag of a text model that drafts for the others.
-    speculate: str | None = None
+    # What proposes tokens, the first that has an idea: see `service.proposers`.
+    speculate: tuple[str, ...] = ()
 
     queue: int = Field(default=64, ge=0)
     queue_rows: int = Field(default=1024, ge=1)

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from runtime.decoder import Decoder
 from runtime.session import open_session
-from runtime.speculation import PERIOD, TRIAL_STEPS, DraftModel, NGramDraft, PromptLookup, Speculation
+from runtime.speculation import (
+    PERIOD,
+    TRIAL_STEPS,
+    DraftModel,
+    FirstOf,
+    NGramDraft,
+    PromptLookup,
+    Speculation,
+)
 
 
 @given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=6), st.integers(1, 6))
@@ -56,6 +64,19 @@ def commonest(text: list[int], tokens: list[int]) -> int | None:
         if len(followers) > 1:
             return max(sorted(followers), key=followers.count)
     return None
+
+
+def test_an_n_gram_draft_of_a_large_vocabulary_counts_shorter_contexts() -> None:
+    vocabulary = 200_000
+    text = np.array([vocabulary - 1, vocabulary - 2, vocabulary - 3] * 4, np.int64)
+    draft = NGramDraft(text, vocabulary)
+    assert draft.propose(text[:3].tolist(), 2) == text[:2].tolist()
+
+
+def test_the_first_that_has_an_idea_proposes() -> None:
+    proposer = FirstOf(PromptLookup(longest=2), Always())
+    assert proposer.propose([5, 6, 7, 5, 6], 2) == [7, 5]
+    assert proposer.propose([8, 9], 2) == [1, 1]
 
 
 def test_a_draft_proposes_its_own_greedy_continuation(decoder_graph: Any) -> None:

@@ -39,18 +39,35 @@ def generate(model: TextModel, settings: Settings) -> tuple[list[int | None], in
 
 def test_speculation_is_a_setting_and_changes_no_answer(model: TextModel) -> None:
     plain, none = generate(model, Settings())
-    looked_up, proposed = generate(model, Settings(speculate="lookup"))
+    looked_up, proposed = generate(model, Settings(speculate=("lookup",)))
     assert (looked_up, none) == (plain, 0)
     assert proposed > 0
 
 
+def test_a_text_file_may_speculate(model: TextModel, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("a a a a")
+    plain, _ = generate(model, Settings())
+    for words in (str(corpus),), ("lookup", str(corpus)):
+        tokens, proposed = generate(model, Settings(speculate=words))
+        assert tokens == plain
+        assert proposed > 0
+
+
+def test_a_file_that_is_no_text_cannot_speculate(model: TextModel, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_bytes(b"\xff\xfe")
+    with pytest.raises(ServiceError, match=r"corpus\.txt: cannot be read as text"):
+        scheduling(model, Settings(speculate=(str(corpus),)))
+
+
 def test_a_model_does_not_draft_for_itself(model: TextModel, bundles: Path) -> None:
-    assert generate(model, Settings(speculate=str(bundles / "chatter"))) == generate(model, Settings())
+    assert generate(model, Settings(speculate=(str(bundles / "chatter"),))) == generate(model, Settings())
 
 
 def test_a_draft_must_generate_text(model: TextModel, bundles: Path) -> None:
     with pytest.raises(ServiceError, match="generates no text"):
-        scheduling(model, Settings(speculate=str(bundles / "digits")))
+        scheduling(model, Settings(speculate=(str(bundles / "digits"),)))
 
 
 def test_memory_is_a_setting(model: TextModel) -> None:
