@@ -39,9 +39,10 @@ class KVCache:
         self.lengths = np.zeros(slots, np.int64)
         # How far each row's memory has been touched since it was last given back.
         self._touched = np.zeros(slots, np.int64)
-        self._maps: list[mmap.mmap] = []
         shapes = [(slots, layer.heads, graph.context_length, layer.head_dim) for layer in graph.layers]
-        self.buffers = [self._reserve(shape, np.dtype(graph.kv_dtype)) for shape in shapes for _ in "kv"]
+        made = [reserve(shape, np.dtype(graph.kv_dtype)) for shape in shapes for _ in "kv"]
+        self.buffers = [buffer for buffer, _ in made]
+        self._maps = [memory for _, memory in made]
 
     def rows(self, first: int, count: int) -> list[Array]:
         """Views of some slots' rows, for keys and values of each layer in turn."""
@@ -72,9 +73,9 @@ class KVCache:
         self.lengths[[one, other]] = self.lengths[[other, one]]
         self.grow(slice(0, 0), 0)
 
-    def read(self, slot: int, start: int, stop: int) -> Array:
-        """The keys and values of some of a row's tokens, copied into one flat array."""
-        return np.concatenate([buffer[slot, :, start:stop].ravel() for buffer in self.buffers])
+    def read(self, slot: int, start: int, stop: int, out: Array | None = None) -> Array:
+        """The keys and values of some of a row's tokens, copied into one flat array: `out`, or a new one."""
+        return np.concatenate([buffer[slot, :, start:stop].ravel() for buffer in self.buffers], out=out)
 
     def append(self, slot: int, blocks: Sequence[Array], tokens: int) -> None:
         """Add blocks of `tokens` tokens each, as `read` gave them, to the end of a row."""
@@ -90,20 +91,24 @@ class KVCache:
     def trim(self) -> None:
         """Give the memory behind every row's last token back to the operating system."""
         for slot in np.flatnonzero(self._touched > self.lengths):
-            if _GIVES_BACK:
-                for buffer, memory in zip(self.buffers, self._maps, strict=True):
+            for buffer, memory in zip(self.buffers, self._maps, strict=True):
+                if memory is not None:
                     _give_back(memory, buffer, int(slot), int(self.lengths[slot]), int(self._touched[slot]))
             self._touched[slot] = self.lengths[slot]
 
-    def _reserve(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-        if not _GIVES_BACK:
-            return np.zeros(shape, dtype)
-        memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        # A huge page would hand out 2 MiB for the first token of a head.
-        with suppress(AttributeError, OSError):  # a kernel without huge pages has none to refuse
-            memory.madvise(mmap.MADV_NOHUGEPAGE)
-        self._maps.append(memory)
-        return np.frombuffer(memory, dtype).reshape(shape)
+
+def reserve(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> tuple[Array, mmap.mmap | None]:
+    """Zeros that take memory page by page as they are written, and their mapping.
+
+    All of it goes back to the operating system with the array. None, and memory at once, where it cannot.
+    """
+    if not _GIVES_BACK:
+        return np.zeros(shape, dtype), None
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    # A huge page would hand out 2 MiB for the first token of a head.
+    with suppress(AttributeError, OSError):  # a kernel without huge pages has none to refuse
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape), memory
 
 
 def _give_back(memory: mmap.mmap, buffer: Array, slot: int, start: int, stop: int) -> None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,47 @@ def test_the_budget_is_kept_and_beginnings_go_last(row: KVCache) -> None:
     cache.save(row, 0, keys(80))
     assert cache.bytes == 3 * BLOCK_BYTES
     assert cache.load(row, 1, keys(80)) == 48
+
+
+def test_what_is_there_stays_when_a_longer_prefix_is_saved(row: KVCache) -> None:
+    cache = PrefixCache(3 * BLOCK_BYTES)
+    cache.save(row, 0, keys(16))
+    cache.save(row, 0, keys(16, "other"))
+    cache.save(row, 0, keys(48))
+    assert cache.load(row, 1, keys(80)) == 48
+    np.testing.assert_array_equal(row.read(1, 0, 48), row.read(0, 0, 48))
+
+
+def test_a_budget_below_one_block_keeps_nothing(row: KVCache) -> None:
+    cache = PrefixCache(BLOCK_BYTES - 1)
+    cache.save(row, 0, keys(80))
+    assert (cache.load(row, 1, keys(80)), cache.bytes) == (0, 0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux says of memory")
+def test_forgotten_blocks_give_their_memory_back() -> None:
+    """In a process of its own, where nobody else allocates."""
+    script = """
+import numpy as np, psutil
+from runtime.kv_cache import KVCache
+from runtime.manifest import DecoderGraph, KVLayer
+from runtime.prefix_cache import PrefixCache, PrefixKeys
+graph = DecoderGraph(layers=(KVLayer(heads=8, head_dim=64),) * 4, vocab_size=9, context_length=1024)
+row = KVCache(graph, 1)
+row.grow(slice(1), 1024)
+for buffer in row.buffers:
+    buffer.fill(1)
+cache, size = PrefixCache(1 << 30), psutil.Process().memory_info
+before = size().rss
+cache.save(row, 0, PrefixKeys().of([1] * 1024, 1024))
+held = size().rss - before
+cache.clear()
+print(held / (16 << 20), (size().rss - before) / (16 << 20))
+"""
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    held, left = map(float, found.stdout.split())
+    assert held > 0.9
+    assert left < 0.3
 
 
 def test_what_was_used_last_stays(row: KVCache) -> None:
