@@ -16,11 +16,12 @@ from runtime.errors import CapacityError, InputError
 from runtime.kv_cache import bytes_per_token
 from runtime.manifest import DecoderGraph, GenerationProcessing, Manifest
 from runtime.memory import available_memory
+from runtime.pacing import measured_chunk
 from runtime.phases import open_phases
 from runtime.prefix_cache import PrefixCache
 from runtime.processing import MAX_PIXELS, Array, load_tokenizer
 from runtime.sampling import SamplingParams
-from runtime.scheduler import Request, Scheduler
+from runtime.scheduler import PREFILL_CHUNK, Request, Scheduler
 from runtime.session import open_session
 from runtime.speculation import DraftModel, Proposer
 from runtime.tensor import TensorModel
@@ -94,6 +95,7 @@ class TextModel:
     ) -> Scheduler:
         """A scheduler with a KV cache of its own for `slots` sequences at once.
 
+        How it reads prompts follows from what calls take here: a few are timed, half a second at most or two.
         `memory` bounds, in bytes, the keys and values of running sequences and of shared prefixes together
         (default: half of what is available). `proposer` speculates: `PromptLookup()`, or another model's
         `draft_for(this)`. Raises CapacityError where the memory holds no sequence.
@@ -111,7 +113,8 @@ class TextModel:
             )
         # What is cached of an answer depends on its whole source: there are no prefixes to share.
         prefixes = None if self.graph.encoder else PrefixCache(min(memory - rows, rows))
-        return self._schedule(self._decoder(slots, rows // token), prefixes, proposer)
+        decoder = self._decoder(slots, rows // token)
+        return self._schedule(decoder, prefixes, proposer, measured_chunk(decoder))
 
     def draft_for(self, target: "TextModel") -> DraftModel:
         """This model as a draft that speculates for `target`. Raises InputError where their tokens differ."""
@@ -169,7 +172,11 @@ class TextModel:
         )
 
     def _schedule(
-        self, decoder: Decoder, prefixes: PrefixCache | None = None, proposer: Proposer | None = None
+        self,
+        decoder: Decoder,
+        prefixes: PrefixCache | None = None,
+        proposer: Proposer | None = None,
+        prefill_chunk: int = PREFILL_CHUNK,
     ) -> Scheduler:
         return Scheduler(
             decoder,
@@ -177,6 +184,7 @@ class TextModel:
             adapters=self.adapters,
             prefix_cache=prefixes,
             proposer=proposer,
+            prefill_chunk=prefill_chunk,
             start_ids=self._processing.start_ids,
         )
 

@@ -27,6 +27,7 @@ from runtime.speculation import Proposer, Speculation
 
 __all__ = ["FinishReason", "Request", "Scheduler", "SchedulerStatistics", "TokenEvent", "TokenLogprob"]
 
+# At most; `runtime.pacing` says how many where that takes long.
 PREFILL_CHUNK = 64
 # A prompt that nobody waits beside is read in longer chunks: fewer operators to start, fuller kernels. Not
 # twice as long: whoever comes meanwhile waits for the rest of one.

@@ -18,6 +18,7 @@ from compress.artifact import GraphArtifact
 from compress.step import Calibration, methods, validate
 from runtime.decoder import INPUT_IDS, Decoder
 from runtime.manifest import DecoderGraph, Signature
+from runtime.pacing import measured_chunk
 from runtime.phases import open_phases
 from runtime.prefix_cache import PrefixCache
 from runtime.processing import Array
@@ -49,6 +50,7 @@ class Modelpress:
         self.weights = artifact.size_bytes
         phases = open_phases(artifact.folder.joinpath, self.graph, threads=threads)
         self.decoder = Decoder(phases, self.graph, SLOTS)
+        self.prefill_chunk = measured_chunk(self.decoder)
 
     def prefill(self, tokens: int) -> float:
         scheduler = self._scheduler([prompt(tokens)], 1)
@@ -88,7 +90,9 @@ class Modelpress:
 
     def shared_prefix(self, tokens: int) -> float:
         """Time to the first token of a prompt whose beginning has been read for another, over that one's."""
-        scheduler = Scheduler(self.decoder, prefix_cache=PrefixCache(1 << 30))
+        scheduler = Scheduler(
+            self.decoder, prefix_cache=PrefixCache(1 << 30), prefill_chunk=self.prefill_chunk
+        )
         seconds = []
         for row in range(2):
             own = prompt(16, row + 1)
@@ -113,7 +117,7 @@ class Modelpress:
         return scheduler
 
     def _scheduler(self, rows: list[list[int]], new_tokens: int) -> Scheduler:
-        scheduler = Scheduler(self.decoder)
+        scheduler = Scheduler(self.decoder, prefill_chunk=self.prefill_chunk)
         for row, tokens in enumerate(rows):
             scheduler.add(Request(str(row), tokens, SamplingParams(max_tokens=new_tokens, temperature=0)))
         return scheduler
