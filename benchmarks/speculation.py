@@ -4,7 +4,8 @@
     python benchmarks/speculation.py --targets fp32 --prompts 4      # a first look
 
 The zoo's `gpt-mini`, as a recipe makes it, continues the beginnings of held-out files greedily, alone. Each
-prompt is answered plainly and with each proposer in turn, before the next one; tokens/s are over all prompts.
+prompt is answered plainly and with each proposer in turn, before the next one, each by a scheduler that
+lasts, as a server's does; tokens/s are over all prompts but the first, which warms up.
 The proposers are the text itself, a table of n-grams of the training files, and a distilled draft
 (`recipes/code-draft.yaml`) in each precision; `lookup, then` asks the second where the text has no four
 tokens alike. The bar: 1.3 times the plain rate, with the same text.
@@ -28,7 +29,7 @@ from compress.recipe import load_recipe, parse_recipe
 from models.datasets import load_dataset
 from runtime.model import TextModel
 from runtime.sampling import SamplingParams
-from runtime.scheduler import Request
+from runtime.scheduler import Request, Scheduler
 from runtime.speculation import CERTAIN, FirstOf, NGramDraft, PromptLookup, Proposer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,11 +47,9 @@ class Way:
     """One way of decoding: what it proposes with, and what it did."""
 
     name: str
-    proposer: Callable[[], Proposer | None]
+    scheduler: Scheduler
     seconds: float = 0.0
     tokens: int = 0
-    drafted: int = 0
-    accepted: int = 0
     ratios: list[float] = field(default_factory=list)
     same: bool = True
 
@@ -58,7 +57,7 @@ class Way:
 def main() -> None:
     """Print one row for each target and proposer."""
     chosen = _options()
-    prompts = _prompts(chosen.prompts)
+    prompts = _prompts(chosen.prompts + 1)
     drafts = {name: _model(_draft_steps(name), chosen.draft_threads) for name in chosen.drafts}
     made = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("target", "proposer", "tokens/s", "of plain", "median prompt", "accepted", "same text"):
@@ -68,14 +67,16 @@ def main() -> None:
         plain = ways[0].tokens / ways[0].seconds
         for way in ways:
             rate = way.tokens / way.seconds
-            share = f"{way.accepted / way.drafted:.0%}" if way.drafted else "-"
+            found = way.scheduler.statistics
+            share = f"{found.accepted_tokens / found.draft_tokens:.0%}" if found.draft_tokens else "-"
             median = f"{statistics.median(way.ratios):.2f}x"
             same = "yes" if way.same else "no"
             made.add_row(name, way.name, f"{rate:,.0f}", f"{rate / plain:.2f}x", median, share, same)
     console = Console(width=120)
     console.print(machine())
     console.print(
-        f"{len(prompts)} prompts of {PROMPT} tokens, {ANSWER} more each, {chosen.threads} threads; bar {BAR}x"
+        f"{chosen.prompts} prompts of {PROMPT} tokens, {ANSWER} more each, {chosen.threads} threads, "
+        f"drafts {chosen.draft_threads}; bar {BAR}x"
     )
     console.print(made)
 
@@ -84,25 +85,27 @@ def _measure(target: TextModel, drafts: dict[str, TextModel], prompts: list[list
     n_grams = _n_grams(target.graph.vocab_size)
     second: dict[str, Callable[[], Proposer]] = {"n-grams": lambda: n_grams}
     second |= {f"draft {name}": partial(draft.draft_for, target) for name, draft in drafts.items()}
-    ways = [Way("none", lambda: None), Way("prompt lookup", PromptLookup)]
-    ways += [Way(name, make) for name, make in second.items()]
-    ways += [Way(f"lookup, then {name}", partial(_after_lookup, make)) for name, make in second.items()]
-    for tokens in prompts:
-        answers = [_answer(target, way, tokens) for way in ways]
-        plain = answers[0]
+    proposers: dict[str, Proposer | None] = {"none": None, "prompt lookup": PromptLookup()}
+    proposers |= {name: make() for name, make in second.items()}
+    proposers |= {f"lookup, then {name}": _after_lookup(make()) for name, make in second.items()}
+    ways = [Way(name, target.scheduler(slots=1, proposer=each)) for name, each in proposers.items()]
+    for number, tokens in enumerate(prompts):
+        answers = [_answer(way.scheduler, tokens) for way in ways]
         for way, (answer, seconds) in zip(ways, answers, strict=True):
-            way.same = way.same and answer == plain[0]
-            way.ratios.append(plain[1] / seconds)
+            way.same = way.same and answer == answers[0][0]
+            if number:
+                way.seconds += seconds
+                way.tokens += len(answer) - 1
+                way.ratios.append(answers[0][1] / seconds)
     return ways
 
 
-def _after_lookup(make: Callable[[], Proposer]) -> Proposer:
-    return FirstOf(PromptLookup(shortest=CERTAIN), make())
+def _after_lookup(proposer: Proposer) -> Proposer:
+    return FirstOf(PromptLookup(shortest=CERTAIN), proposer)
 
 
-def _answer(target: TextModel, way: Way, tokens: list[int]) -> tuple[list[int], float]:
+def _answer(scheduler: Scheduler, tokens: list[int]) -> tuple[list[int], float]:
     """The greedy answer, and its seconds from the first token to the last."""
-    scheduler = target.scheduler(slots=1, proposer=way.proposer())
     scheduler.add(Request("", tokens, SamplingParams(max_tokens=ANSWER, temperature=0, ignore_eos=True)))
     events = []
     while not events:
@@ -111,12 +114,7 @@ def _answer(target: TextModel, way: Way, tokens: list[int]) -> tuple[list[int], 
     while scheduler.has_work:
         events += scheduler.step()
     seconds = time.perf_counter() - start
-    answer = [event.token_id for event in events if event.token_id is not None]
-    way.seconds += seconds
-    way.tokens += len(answer) - 1
-    way.drafted += scheduler.statistics.draft_tokens
-    way.accepted += scheduler.statistics.accepted_tokens
-    return answer, seconds
+    return [event.token_id for event in events if event.token_id is not None], seconds
 
 
 def _n_grams(vocab_size: int) -> NGramDraft:

@@ -8,7 +8,6 @@ model is slowest and speculation pays most.
 """
 
 import math
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,7 +21,8 @@ from runtime.processing import Array
 # A proposal grows while all of it is accepted and shrinks to what was.
 FIRST_LENGTH, MAX_LENGTH = 4, 8
 # Of every PERIOD steps, both ways of decoding get TRIAL_STEPS; a pace is that of the last REMEMBERED_STEPS.
-PERIOD, TRIAL_STEPS, REMEMBERED_STEPS = 128, 4, 16
+# Until so many are known a period is shorter, because the first steps of each length bind their tensors.
+PERIOD, FIRST_PERIOD, TRIAL_STEPS, REMEMBERED_STEPS = 128, 24, 4, 32
 # So many tokens alike in the text itself are a better guess than a draft's; fewer are a worse one.
 CERTAIN = 4
 
@@ -169,7 +169,7 @@ class Speculation:
         self.accepted_tokens = 0
         self._proposer = proposer
         self._length = FIRST_LENGTH
-        self._steps = 0
+        self._turn = 0
         self._clock, self._started = clock, 0.0
         self._speculative, self._plain = _Pace(), _Pace()
 
@@ -181,16 +181,18 @@ class Speculation:
 
     def note(self, proposed: int, produced: int) -> None:
         """Say how many tokens were proposed and how many the step produced. Stops the clock."""
-        pace = self._speculative if proposed else self._plain
-        pace.note(self._clock() - self._started, produced)
+        # The first step of a period is left out: in it a draft reads all that was decoded without it.
+        if self._turn != 1:
+            pace = self._speculative if proposed else self._plain
+            pace.note(self._clock() - self._started, produced)
         if proposed:
             self.draft_tokens += proposed
             self.accepted_tokens += produced - 1
             self._length = min(2 * self._length, MAX_LENGTH) if produced > proposed else produced
 
     def _is_worth_it(self) -> bool:
-        turn = self._steps % PERIOD
-        self._steps += 1
+        turn = self._turn
+        self._turn = (turn + 1) % (PERIOD if self._speculative.is_known else FIRST_PERIOD)
         if turn < 2 * TRIAL_STEPS:
             return turn < TRIAL_STEPS
         return self._speculative.seconds_per_token <= self._plain.seconds_per_token
@@ -206,13 +208,15 @@ class _Pace:
         self._steps.append((seconds, tokens))
 
     @property
+    def is_known(self) -> bool:
+        """Whether enough steps have been seen for the first ones not to matter."""
+        return len(self._steps) == REMEMBERED_STEPS
+
+    @property
     def seconds_per_token(self) -> float:
-        """A median step over the mean tokens of one: a draft that reads a new prompt is an outlier."""
-        if not self._steps:
-            return 0.0
-        seconds = statistics.median(seconds for seconds, _ in self._steps)
-        tokens = sum(tokens for _, tokens in self._steps)
-        return seconds * len(self._steps) / tokens
+        """Of all steps together. On busy cores a median would say that long steps are always interrupted."""
+        seconds, tokens = (sum(each) for each in zip(*self._steps, strict=True)) if self._steps else (0, 1)
+        return seconds / tokens
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -107,23 +107,30 @@ class Always:
         return [1] * count
 
 
-def rates(speculative: float, plain: float, produced: int) -> float:
-    """The share of steps that speculate, where steps take so many seconds by a clock of our own."""
+def spoke(speculative: float, plain: float, produced: int, slow_at_first: int = 0) -> list[bool]:
+    """Which steps speculate, where steps take so many seconds by a clock of our own."""
     clock = [0.0]
     speculation = Speculation(Always(), clock=lambda: clock[0])
-    spoke = 0
-    for _ in range(2 * PERIOD):
+    steps: list[bool] = []
+    while len(steps) < 4 * PERIOD:
         proposed = speculation.propose([1, 2], room=8)
-        clock[0] += speculative if proposed else plain
+        slow = 3.0 if proposed and sum(steps) < slow_at_first else 0.0
+        clock[0] += slow + (speculative if proposed else plain)
         speculation.note(len(proposed), produced if proposed else 1)
-        spoke += bool(proposed)
-    return spoke / (2 * PERIOD)
+        steps.append(bool(proposed))
+    return steps
 
 
 def test_speculation_goes_on_where_it_pays_and_stops_where_it_does_not() -> None:
+    late = slice(2 * PERIOD, None)
     trials = TRIAL_STEPS / PERIOD
-    assert rates(speculative=1.5, plain=1.0, produced=3) == 1 - trials
-    assert rates(speculative=1.5, plain=1.0, produced=1) == trials
+    assert np.mean(spoke(speculative=1.5, plain=1.0, produced=3)[late]) == 1 - trials
+    assert np.mean(spoke(speculative=1.5, plain=1.0, produced=1)[late]) == trials
+
+
+def test_slow_first_steps_do_not_end_speculation_that_pays() -> None:
+    steps = spoke(speculative=1.5, plain=1.0, produced=3, slow_at_first=TRIAL_STEPS)
+    assert np.mean(steps[PERIOD:]) > 0.9
 
 
 def test_proposals_are_counted_and_follow_their_success() -> None:
