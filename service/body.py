@@ -3,7 +3,7 @@
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from runtime.suggest import nearest
 from service.errors import InvalidRequest
@@ -33,9 +33,24 @@ def parse(data: bytes, schema: type[B]) -> B:
         raise complaint(error, schema) from None
 
 
+async def content(request: Request) -> bytes:
+    """The request's body, which can be had once. Raises ClientDisconnect.
+
+    Nearly every body comes whole; Starlette would iterate over two generators to find that out.
+    """
+    parts = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 async def read(request: Request, schema: type[B]) -> B:
     """The request's body as a `schema`; a large one is read in a thread. Raises InvalidRequest."""
-    raw = await request.body()
+    raw = await content(request)
     body: B = await request.app.state.catalog.pool.parse(parse, len(raw), raw, schema)
     return body
 

@@ -9,6 +9,8 @@ it.
 
 import os
 from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,6 +23,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from runtime.scheduler import Scheduler
+from service.later import Later
 
 # Else every series has a twin that tells when it began.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -101,19 +104,30 @@ TASKS = _gauge("tasks", "Tasks on the event loops: what grows while nobody asks 
 CPU_SECONDS = _counter("cpu_seconds", "Processor time of all workers.")
 
 
+class _Batch(NamedTuple):
+    rows: int
+    tokens: int
+    waits: Sequence[float]
+
+
 class BatchSeries:
     """One model's batch histograms, looked up once."""
 
     def __init__(self, model: str) -> None:
-        self._seconds, self._rows = QUEUE_SECONDS.labels(model), BATCH_ROWS.labels(model)
-        self._tokens = BATCH_TOKENS.labels(model)
+        series = BATCH_ROWS.labels(model), BATCH_TOKENS.labels(model), QUEUE_SECONDS.labels(model)
+        self._batches = Later[_Batch](partial(_observe, *series))
 
     def begin(self, rows: int, tokens: int, waits: Sequence[float]) -> None:
         """A batch begins; `waits` are its requests' seconds in the queue."""
-        self._rows.observe(rows)
-        self._tokens.observe(tokens)
-        for wait in waits:
-            self._seconds.observe(wait)
+        self._batches.add(_Batch(rows, tokens, waits))
+
+
+def _observe(rows: Histogram, tokens: Histogram, seconds: Histogram, batches: Sequence[_Batch]) -> None:
+    for batch in batches:
+        rows.observe(batch.rows)
+        tokens.observe(batch.tokens)
+        for wait in batch.waits:
+            seconds.observe(wait)
 
 
 class EngineSeries:

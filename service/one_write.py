@@ -40,6 +40,10 @@ class JoinedWrites:
         self.flush()
         self._transport.close()
 
+    def is_closing(self) -> bool:
+        """Whether it is closed or about to be; asked at the end of every response."""
+        return self._transport.is_closing()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 

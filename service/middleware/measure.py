@@ -4,6 +4,7 @@ The catalog writes the model that a handler found to the request's context; a na
 becomes a label.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
@@ -12,7 +13,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import access_log, context, metrics
+from service.access_log import Over
 from service.context import RequestContext
+from service.later import Later
 from service.problem import CLIENT_LEFT
 
 
@@ -21,6 +24,7 @@ class MeasureMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._over = Later(_note)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,14 +36,15 @@ class MeasureMiddleware:
             await self.app(scope, receive, send)
         finally:
             metrics.REQUESTS_IN_FLIGHT.dec()
-            _note(scope, request, perf_counter() - started)
+            status = request.status if request.status and request.finished else CLIENT_LEFT
+            self._over.add(Over(scope, request, status, perf_counter() - started))
 
 
-def _note(scope: Scope, request: RequestContext, seconds: float) -> None:
-    status = request.status if request.status and request.finished else CLIENT_LEFT
-    model = request.manifest.tag if request.manifest else "-"
-    _series(model, template(scope), status).observe(seconds)
-    access_log.write(scope, request, status, seconds)
+def _note(over: Sequence[Over]) -> None:
+    for each in over:
+        model = each.request.manifest.tag if each.request.manifest else "-"
+        _series(model, template(each.scope), each.status).observe(each.seconds)
+    access_log.write(over)
 
 
 # Bounded like the labels are; looking a series up takes longer than adding to it.

@@ -8,6 +8,7 @@ which model and version answered, which an alias, a canary or a fallback may hav
 
 import os
 import re
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -49,5 +50,10 @@ class RequestIdMiddleware:
 def _headers(request: RequestContext) -> list[tuple[bytes, bytes]]:
     headers = [(b"x-request-id", request.id.encode())]
     if manifest := request.manifest:
-        headers.append((b"x-model-variant", f"{manifest.tag}:{manifest.version}".encode()))
+        headers.append((b"x-model-variant", _variant(manifest.tag, manifest.version)))
     return headers
+
+
+@lru_cache(maxsize=256)
+def _variant(tag: str, version: str) -> bytes:
+    return f"{tag}:{version}".encode()

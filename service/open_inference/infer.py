@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from runtime.errors import InputError
 from runtime.manifest import CaptionedProcessing, ImageProcessing, Manifest, TextProcessing, WordProcessing
@@ -16,11 +17,11 @@ from runtime.processing import Array
 from runtime.spans import FIELDS
 from runtime.suggest import nearest
 from service.batcher import Batcher
-from service.body import parse
+from service.body import content, parse
 from service.catalog import Catalog
 from service.engine import Engine
 from service.errors import InvalidRequest
-from service.json_response import dumps
+from service.json_response import WrittenJson, dumps
 from service.middleware.headers import header
 from service.open_inference.generate import generate
 from service.tensors import InputTensor, Parameters, decode, encode, texts
@@ -51,9 +52,9 @@ class InferRequest(BaseModel):
     parameters: Parameters = Parameters()
 
 
-async def infer(request: Request) -> Response:
+async def infer(request: Request) -> ASGIApp:
     """`POST /v2/models/{model}[/versions/{version}]/infer`."""
-    catalog, body = request.app.state.catalog, await request.body()
+    catalog, body = request.app.state.catalog, await content(request)
     model = catalog.find(**request.path_params)
     length, size = header(request.scope, _HEADER_LENGTH), len(body)
     place = model if isinstance(model, Batcher) else catalog.pool
@@ -63,7 +64,7 @@ async def infer(request: Request) -> Response:
     else:
         outputs = await model.run(await _tensors(catalog, model, inputs))
     size = sum(tensor.nbytes for tensor in outputs.values())
-    response: Response = await catalog.pool.parse(_answer, size, model.manifest, asked, outputs)
+    response: ASGIApp = await catalog.pool.parse(_answer, size, model.manifest, asked, outputs)
     return response
 
 
@@ -99,7 +100,7 @@ def _parsed(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[
     return asked, _inputs(asked, memoryview(binary))
 
 
-def _answer(manifest: Manifest, asked: InferRequest, outputs: dict[str, Array]) -> Response:
+def _answer(manifest: Manifest, asked: InferRequest, outputs: dict[str, Array]) -> ASGIApp:
     tensors = [encode(name, outputs[name], binary=as_binary) for name, as_binary in _wanted(asked, outputs)]
     answer = {
         "model_name": manifest.tag,
@@ -144,8 +145,8 @@ def _or(given: bool | None, default: bool) -> bool:
     return default if given is None else given
 
 
-def _response(header: bytes, binary: bytes) -> Response:
+def _response(header: bytes, binary: bytes) -> ASGIApp:
     if not binary:
-        return Response(header, media_type="application/json")
+        return WrittenJson(header)
     headers = {HEADER_LENGTH: str(len(header))}
     return Response(header + binary, media_type="application/octet-stream", headers=headers)

@@ -11,7 +11,7 @@ from runtime.errors import InputError
 from runtime.manifest import TextProcessing
 from runtime.processing import Array, pool
 from service.batcher import Batcher
-from service.body import Body, parse
+from service.body import Body, content, parse
 from service.errors import InvalidRequest
 from service.json_response import JsonResponse
 from service.openai.prompts import Prompts
@@ -29,7 +29,7 @@ class EmbeddingBody(Body):
 
 async def embeddings(request: Request) -> JsonResponse:
     """`POST /v1/embeddings`. float32 in base64 is exact, NaN included; as numbers NaN is null."""
-    catalog, raw = request.app.state.catalog, await request.body()
+    catalog, raw = request.app.state.catalog, await content(request)
     body = await catalog.pool.parse(parse, len(raw), raw, EmbeddingBody)
     model: Batcher = catalog.tensor(body.model)
     processing = _processing(model)
