@@ -118,7 +118,7 @@ class Catalog:
         """The feed-forward model of that name. Raises InputError for one that generates text."""
         model = self.find(name, version)
         if isinstance(model, Engine):
-            raise InputError(f"'{name}' generates text; ask it by POST /v1/completions")
+            raise InputError(f"'{name}' generates text; ask it by POST /predict/{name} or /v1/completions")
         return model
 
     def text(self, name: str) -> Engine:

@@ -6,6 +6,7 @@ It knows stop strings and how an answer ends, and nothing of any dialect's JSON.
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+from runtime.errors import InputError
 from runtime.sampling import SamplingParams
 from runtime.scheduler import FinishReason, Request, TokenEvent, TokenLogprob
 from runtime.text import TextStream
@@ -62,14 +63,18 @@ def requests(
 
 
 async def complete(
-    engine: Engine, asked: Sequence[Request], stop: Sequence[str] = ()
+    engine: Engine,
+    asked: Sequence[Request],
+    stop: Sequence[str] = (),
+    refused: dict[int, InputError] | None = None,
 ) -> AsyncGenerator[Piece, None]:
     """Answer the requests side by side, piece by piece. Closing the generator frees their slots.
 
     Tokens that came together are one piece: a client that is slower than the model gets fewer, longer ones.
+    A request that can never be answered ends them all, or where `refused` is given stands there by its index.
     """
     streams = [engine.model.text_stream(stop) for _ in asked]
-    async with Generation(engine, asked) as generation:
+    async with Generation(engine, asked, refused) as generation:
         async for events in generation:
             grown: dict[int, list[TokenEvent]] = {}
             for index, event in events:

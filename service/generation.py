@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from runtime.errors import InputError
 from runtime.scheduler import Request, TokenEvent
 from service import context, metrics, shadow
 from service.engine import Engine, Mailbox
@@ -16,11 +17,14 @@ class Generation:
 
     Leaving the context frees the slots that are left.
 
-    Entering raises TooBusy; iterating raises what the scheduler says of a prompt, or ModelFailed.
+    Entering raises TooBusy; iterating raises what the scheduler says of a prompt, or ModelFailed. Where
+    `refused` is given, a prompt that can never be answered costs the others nothing: what is wrong with it
+    stands there, by its index.
     """
 
     engine: Engine
     requests: Sequence[Request]
+    refused: dict[int, InputError] | None = None
     _mailbox: Mailbox = field(default_factory=asyncio.Queue)
     _live: dict[str, int] = field(default_factory=dict)
     _silent: set[str] = field(default_factory=set)
@@ -66,14 +70,22 @@ class Generation:
 
     def _take(self, event: TokenEvent | tuple[str, Exception]) -> tuple[int, TokenEvent] | None:
         if isinstance(event, tuple):
-            # What came before it is given first.
-            self._error = self._error or event[1]
+            self._note_error(*event)
             return None
         index = self._live.get(event.request_id)
         if index is None or self._error:
             return None
         self._note(event)
         return index, event
+
+    def _note_error(self, request_id: str, error: Exception) -> None:
+        if self.refused is None or not isinstance(error, InputError):
+            # What came before it is given first.
+            self._error = self._error or error
+        elif request_id in self._live:
+            index = self._live[request_id]
+            self.refused[index] = error
+            self.drop(index)
 
     def _note(self, event: TokenEvent) -> None:
         if event.request_id in self._silent:

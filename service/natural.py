@@ -2,12 +2,13 @@
 
 `POST /predict/{model}` takes an image file as the body, a form with files, a plain list or sentence as JSON,
 or JSON with one of `text`, `image` (base64), `pixels`, `graph`, `tensor`, or with `question` and `context`;
-where the model compares images with captions, `text` may go beside an image. It never fetches what a request
-points at. In a batch one bad item gets an error of its own and costs the others nothing.
+where the model compares images with captions, `text` may go beside an image. A model that writes answers
+`text` with text, of at most `max_tokens` tokens (`written.py`). It never fetches what a request points at. In
+a batch one bad item gets an error of its own and costs the others nothing.
 """
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,32 @@ from PIL import Image
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
+from starlette.types import Receive
 
 from runtime.captions import Captioned, check_captions
 from runtime.errors import InputError
 from runtime.manifest import (
     CaptionedProcessing,
     DrawingProcessing,
+    GenerationProcessing,
     GraphProcessing,
     ImageProcessing,
     TextProcessing,
     WordProcessing,
 )
+from runtime.model import TextModel
 from runtime.spans import FIELDS
 from runtime.tensor import TensorModel
-from service.batcher import Batcher
 from service.body import Body, complaint
+from service.disconnect import while_connected
+from service.engine import Engine
 from service.errors import InvalidRequest
 from service.json_response import JsonResponse
 from service.pool import Pool
+from service.served import Served
+from service.written import write
+
+Model = TensorModel | TextModel
 
 MAX_FILES = 1024
 _JSON: TypeAdapter[Any] = TypeAdapter(JsonValue)
@@ -54,40 +63,48 @@ class Question(Body):
     tensor: list[Any] | None = None
     question: str | list[str] | None = None
     context: str | list[str] | None = None
+    max_tokens: int | None = Field(default=None, description="of an answer, by a model that writes text")
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """What a model is asked about. An error stands where an item could not be read; a list is a `batch`."""
+    """What a model is asked about. An error stands where an item could not be read; a list is a `batch`.
+
+    `max_tokens` is how long a text may be that answers one.
+    """
 
     values: list[Any]
     batch: bool = False
+    max_tokens: int | None = None
 
 
 async def predict(request: Request) -> JsonResponse:
     """`POST /predict/{model}`."""
     catalog, body = request.app.state.catalog, await request.body()
-    model: Batcher = catalog.tensor(request.path_params["model"])
+    model: Served = catalog.find(request.path_params["model"])
     content_type = request.headers.get("content-type", "")
     if content_type.startswith("multipart/form-data"):
         items = await _uploaded(request, model.model)
     else:
         items = await catalog.pool.parse(_parsed, len(body), model.model, body, content_type)
-    predictions = await answer(catalog.pool, model, items)
+    predictions = await answer(catalog.pool, model, items, request.receive)
     manifest = model.manifest
     return JsonResponse({"model": manifest.tag, "version": manifest.version, "predictions": predictions})
 
 
-async def ask(pool: Pool, model: Batcher, question: Question) -> list[dict[str, Any]]:
+async def ask(pool: Pool, model: Served, question: Question, receive: Receive) -> list[dict[str, Any]]:
     """One answer for each item of the question. Raises InputError for a question of the wrong kind."""
-    return await answer(pool, model, _items(model.model, question))
+    return await answer(pool, model, _items(model.model, question), receive)
 
 
-async def answer(pool: Pool, model: Batcher, items: Items) -> list[dict[str, Any]]:
+async def answer(pool: Pool, model: Served, items: Items, receive: Receive) -> list[dict[str, Any]]:
     """One answer for each item; in a batch, `{"error": ...}` for one that cannot be answered.
 
-    Raises InputError for a single item that cannot be answered, or for a batch that is wrong as a whole.
+    What writes text stops when the client of `receive` hangs up. Raises InputError for a single item that
+    cannot be answered, or for a batch that is wrong as a whole.
     """
+    if isinstance(model, Engine):
+        return await while_connected(receive, _written(pool, model, items))
     try:
         return await model.predict(_readable(items.values))
     except InputError:
@@ -99,6 +116,15 @@ async def answer(pool: Pool, model: Batcher, items: Items) -> list[dict[str, Any
     return [
         {"error": errors[index]} if index in errors else next(answers) for index in range(len(items.values))
     ]
+
+
+async def _written(pool: Pool, engine: Engine, items: Items) -> list[dict[str, Any]]:
+    if not items.values:
+        raise InvalidRequest("the batch is empty; send at least one text", "text")
+    answers = await write(pool, engine, items.values, items.max_tokens)
+    if not items.batch:
+        _readable(answers)
+    return [{"error": str(each)} if isinstance(each, InputError) else each for each in answers]
 
 
 def _readable(values: list[Any]) -> list[Any]:
@@ -119,7 +145,7 @@ def _errors(model: TensorModel, values: list[Any]) -> dict[int, str]:
     return errors
 
 
-async def _uploaded(request: Request, model: TensorModel) -> Items:
+async def _uploaded(request: Request, model: Model) -> Items:
     """The files of a form, whatever they are called; or its fields `text`."""
     async with request.form(max_files=MAX_FILES) as form:
         fields = form.multi_items()
@@ -134,7 +160,7 @@ async def _uploaded(request: Request, model: TensorModel) -> Items:
     return items if captions is None else _captioned(items, captions)
 
 
-def _parsed(model: TensorModel, body: bytes, content_type: str) -> Items:
+def _parsed(model: Model, body: bytes, content_type: str) -> Items:
     # Clients send files under all sorts of types; JSON announces itself.
     if content_type.startswith("application/json") or body.lstrip()[:1] in (b"{", b"[", b'"', b""):
         return _items(model, _question(model, body))
@@ -143,7 +169,7 @@ def _parsed(model: TensorModel, body: bytes, content_type: str) -> Items:
     return Items([body])
 
 
-def _question(model: TensorModel, body: bytes) -> Question:
+def _question(model: Model, body: bytes) -> Question:
     """The JSON as a question: a plain text or list is what the model wants."""
     try:
         content = _JSON.validate_json(body)
@@ -157,7 +183,10 @@ def _question(model: TensorModel, body: bytes) -> Question:
         raise complaint(error, Question) from None
 
 
-def _items(model: TensorModel, question: Question) -> Items:
+def _items(model: Model, question: Question) -> Items:
+    if question.max_tokens is not None and isinstance(model, TextModel):
+        alone = question.model_copy(update={"max_tokens": None})
+        return replace(_items(model, alone), max_tokens=question.max_tokens)
     if question.text is not None and _takes_captions(model):
         alone = question.model_copy(update={"text": None})
         return _captioned(_items(model, alone), question.text)
@@ -182,7 +211,7 @@ def _captioned(items: Items, captions: str | list[str]) -> Items:
     return Items(values, items.batch)
 
 
-def _takes_captions(model: TensorModel) -> bool:
+def _takes_captions(model: Model) -> bool:
     return isinstance(model.manifest.processing, CaptionedProcessing)
 
 
@@ -198,7 +227,7 @@ def _paired(question: str | list[str] | None, context: str | list[str] | None) -
     return Items(items, batch=any(isinstance(value, list) for value in given))
 
 
-def _fields(model: TensorModel) -> tuple[str, ...]:
+def _fields(model: Model) -> tuple[str, ...]:
     processing = model.manifest.processing
     if isinstance(processing, ImageProcessing | CaptionedProcessing):
         return ("image", "pixels")
@@ -206,11 +235,11 @@ def _fields(model: TensorModel) -> tuple[str, ...]:
         return ("graph",)
     if isinstance(processing, TextProcessing) and processing.pair:
         return FIELDS
-    reads = isinstance(processing, TextProcessing | DrawingProcessing | WordProcessing)
-    return ("text",) if reads else ("tensor",)
+    reads = TextProcessing | DrawingProcessing | WordProcessing | GenerationProcessing
+    return ("text",) if isinstance(processing, reads) else ("tensor",)
 
 
-def _wrong_kind(model: TensorModel) -> InputError:
+def _wrong_kind(model: Model) -> InputError:
     wanted = _fields(model)
     fields = " or ".join(f'{{"{name}": ...}}' for name in wanted)
     if wanted == FIELDS:
@@ -234,7 +263,7 @@ def _picture(rows: list[Any]) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def _example(model: TensorModel, values: list[Any]) -> np.ndarray[Any, Any]:
+def _example(model: Model, values: list[Any]) -> np.ndarray[Any, Any]:
     array = _array(values, "tensor")
     if array.dtype.kind not in "fiub":
         raise InvalidRequest("tensor: send numbers", "tensor")

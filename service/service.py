@@ -138,13 +138,20 @@ class ModelPress:
         tensor: list[Any] | None = None,
         question: list[str] | None = None,
         context: list[str] | None = None,
+        max_tokens: int | None = None,
     ) -> list[dict[str, Any]]:
         """Answers in the task's words to texts, images (base64), graphs, questions, or one tensor."""
-        found = app.state.catalog.tensor(model)
+        found = app.state.catalog.find(model)
         asked = natural.Question(
-            text=text, image=image, graph=graph, tensor=tensor, question=question, context=context
+            text=text,
+            image=image,
+            graph=graph,
+            tensor=tensor,
+            question=question,
+            context=context,
+            max_tokens=max_tokens,
         )
-        return await natural.ask(app.state.catalog.pool, found, asked)
+        return await natural.ask(app.state.catalog.pool, found, asked, ctx.request.receive)
 
     @bentoml.api  # type: ignore[untyped-decorator]
     @typed_errors

@@ -112,3 +112,27 @@ def test_a_tensor_with_an_empty_source_is_refused(server):
     answer = server.http.post(f"/v2/models/{MODEL}/infer", json={"inputs": [tensor]})
     assert answer.status_code == 400
     assert "prompt is empty" in answer.json()["error"]
+
+
+def test_a_source_is_answered_in_plain_words(server, bundle):
+    model = load_model(bundle)
+    assert isinstance(model, TextModel)
+    said = {text: "".join(model.generate(text, SamplingParams(5, temperature=0))) for text in SOURCES}
+    answer = server.http.post(f"/predict/{MODEL}", json={"text": SOURCES, "max_tokens": 5})
+    assert answer.status_code == 200, answer.text
+    assert [each["text"] for each in answer.json()["predictions"]] == list(said.values())
+    answer = server.http.post(f"/predict/{MODEL}", json={"text": SOURCES[0], "max_tokens": 5})
+    (prediction,) = answer.json()["predictions"]
+    assert prediction == {"text": said[SOURCES[0]], "finish_reason": "length"}
+
+
+def test_a_bad_source_among_good_ones_gets_an_error_of_its_own(server):
+    texts = [SOURCES[0], " ", "some text " * CONTEXT, SOURCES[1]]
+    answer = server.http.post(f"/predict/{MODEL}", json={"text": texts, "max_tokens": 2})
+    first, empty, long, last = answer.json()["predictions"]
+    assert first.keys() == last.keys() == {"text", "finish_reason"}
+    assert empty == {"error": "the text is empty; send at least one word"}
+    assert f"the encoder reads {CONTEXT}" in long["error"]
+    alone = server.http.post(f"/predict/{MODEL}", json=texts[2])
+    assert alone.status_code == 400
+    assert alone.json() == {**long, "code": "context_length_exceeded"}

@@ -107,3 +107,48 @@ def test_a_file_that_is_no_image_is_refused(server):
     answer = server.http.post(URL, content=b"\x00\x01")
     assert answer.status_code == 400
     assert "PNG" in answer.json()["error"]
+
+
+WRITER = "/predict/chatter-tiny"
+
+
+def test_a_decoder_goes_on_with_a_text(server):
+    body = {"model": "chatter-tiny", "prompt": "hello", "max_tokens": 6, "temperature": 0}
+    wanted = server.http.post("/v1/completions", json=body).json()["choices"][0]["text"]
+    answer = server.http.post(WRITER, json={"text": "hello", "max_tokens": 6})
+    assert answer.json()["predictions"] == [{"text": wanted, "finish_reason": "length"}]
+    plain = server.http.post(WRITER, json="hello").json()["predictions"][0]["text"]
+    assert len(plain) == 64
+    assert plain.startswith(wanted)
+    form = server.http.post(WRITER, files=[("text", (None, "hello"))])
+    assert form.json()["predictions"][0]["text"] == plain
+
+
+def test_bentomls_endpoint_goes_on_with_texts(server):
+    body = {"model": "chatter-tiny", "text": ["hello", ""], "max_tokens": 3}
+    good, bad = server.http.post("/predict", json=body).json()
+    assert len(good["text"]) == 3
+    assert bad == {"error": "the text is empty; send at least one word"}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"pixels": [[1]]}, 'wants {"text": ...}'),
+        ({"text": []}, "batch is empty"),
+        ({"text": "", "max_tokens": 3}, "text is empty"),
+        ({"text": "a", "max_tokens": 0}, "at least 1"),
+        ({"max_tokens": 3}, 'wants {"text": ...}'),
+        ({"text": ["a"] * 100}, "send at most"),
+    ],
+)
+def test_a_wrong_text_is_a_400_that_says_what_is_wrong(server, body, message):
+    answer = server.http.post(WRITER, json=body)
+    assert answer.status_code == 400, answer.text
+    assert message in answer.json()["error"]
+
+
+def test_only_what_writes_takes_max_tokens(server):
+    answer = server.http.post(URL, json={"pixels": [[1]], "max_tokens": 3})
+    assert answer.status_code == 400
+    assert "nothing else beside it" in answer.json()["error"]
