@@ -120,3 +120,18 @@ _generative(
     widths=(4, 4),
     seen=(4, 4),
 )
+_generative(
+    "stylegan",
+    "adversarial:adversarial_loss",
+    124_837,
+    _game(1200, 2e-3, 2e-3),
+    "Karras et al., A style-based generator architecture for generative adversarial networks, "
+    "arXiv:1812.04948, 2018",
+    # 32 for the code, and one for each pixel of the maps of 4, 8 and 16 a side.
+    processing=DrawingProcessing(noise=(32 + 4**2 + 8**2 + 16**2,)),
+    build="stylegan:stylegan",
+    style=4,
+    depth=1,
+    widths=(4, 4, 4),
+    seen=(4, 4),
+)
