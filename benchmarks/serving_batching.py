@@ -1,10 +1,14 @@
-"""Dynamic batching: rows a second at saturation beside the best batch offline, and one client's latency."""
+"""Dynamic batching: rows a second at saturation beside the best batch offline, and one client's latency.
+
+The batcher runs on uvloop, as it does in the service.
+"""
 
 import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import uvloop
 from serving_report import say
 
 from runtime.bundle import Bundle
@@ -25,7 +29,7 @@ def batching(folder: Path, seconds: float) -> None:
     row = made_up(model.manifest, 1, LENGTH)
     offline = max(_offline(model, rows, seconds) for rows in (1, 2, 4, 8, 16, 32, 64))
     alone = _alone(model, row)
-    rate, latency = asyncio.run(_batched(model, row, seconds))
+    rate, latency = uvloop.run(_batched(model, row, seconds))
     say(
         f"batching      offline {offline:.0f} rows/s   batcher {rate:.0f} rows/s   "
         f"ratio {rate / offline:.2f} (bar 0.85), {CLIENTS} clients"

@@ -63,16 +63,15 @@ def join(requests: Sequence[Tensors], layout: Layout) -> dict[str, Array]:
     }
 
 
-def part(outputs: Tensors, start: int, inputs: Tensors, layout: Layout) -> dict[str, Array]:
-    """The outputs of the request whose rows begin at `start`."""
-    rows, length = size(inputs, layout)
-    cut = {}
-    for name, tensor in outputs.items():
-        own = tensor[start : start + rows]
+def part(outputs: Tensors, start: int, rows: int, length: int, layout: Layout) -> dict[str, Array]:
+    """The outputs of the request with `rows` rows of `length` tokens, the first of which is at `start`."""
+    cut = {name: tensor[start : start + rows] for name, tensor in outputs.items()}
+    if layout.sequence is None:
+        return cut
+    for name, own in cut.items():
         shape = layout.outputs[name].shape
-        if layout.sequence is not None and len(shape) > 1 and shape[1] == layout.sequence:
-            own = own[:, :length]
-        cut[name] = own
+        if len(shape) > 1 and shape[1] == layout.sequence:
+            cut[name] = own[:, :length]
     return cut
 
 

@@ -124,7 +124,12 @@ class Batcher:
         if self._is_instant(rows, length):
             outputs = self._at_once(inputs, rows, length)
         else:
-            outputs = await self._in_turn(inputs, rows, length)
+            job = self._enqueue(inputs, rows, length)
+            try:
+                outputs = await job.answer
+            except asyncio.CancelledError:
+                metrics.CANCELLATIONS.labels(self.manifest.tag).inc()
+                raise
         shadow.follow(self.manifest, inputs, outputs)
         return outputs
 
@@ -185,19 +190,15 @@ class Batcher:
         self.health.succeeded()
         return outputs
 
-    async def _in_turn(self, inputs: Mapping[str, Array], rows: int, length: int) -> Outputs:
-        """Run a request when its turn comes, with whoever is there then."""
+    def _enqueue(self, inputs: Mapping[str, Array], rows: int, length: int) -> Job:
+        """Let a request wait for its turn, with whoever is there then. Raises TooBusy."""
         self._waiting.check_room(rows, self._backlog)
         loop = asyncio.get_running_loop()
         deadline, shape = context.deadline(), self._layout.shape(inputs)
         job = Job(inputs, rows, length, shape, deadline, loop.time(), loop.create_future())
         self._admit(job)
         self._schedule()
-        try:
-            return await job.answer
-        except asyncio.CancelledError:
-            metrics.CANCELLATIONS.labels(self.manifest.tag).inc()
-            raise
+        return job
 
     def _admit(self, job: Job) -> None:
         if job.deadline < math.inf:
@@ -293,7 +294,7 @@ class Batcher:
             return
         start = 0
         for job in jobs:
-            job.succeed(part(outputs, start, job.inputs, self._layout))
+            job.succeed(part(outputs, start, job.rows, job.length, self._layout))
             start += job.rows
 
     def _break(self, jobs: list[Job], error: Exception) -> None:

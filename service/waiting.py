@@ -132,7 +132,7 @@ class Waiting:
             self._count(job, -1)
             return True
         # What cannot be finished in time would only make others late.
-        if now + cost.seconds(job.rows, job.length) > job.deadline:
+        if job.deadline < math.inf and now + cost.seconds(job.rows, job.length) > job.deadline:
             self._count(job, -1)
             metrics.REJECTIONS.labels("expired").inc()
             job.fail(DeadlineExceeded(f"{self._tag} could not begin before the deadline; try again"))
@@ -149,10 +149,13 @@ def _joins(job: Job, batch: _Batch, cost: CostModel, now: float) -> bool:
     rows, length = batch.rows + job.rows, max(batch.length, job.length)
     if rows > batch.best or job.shape != batch.jobs[0].shape:
         return False
+    deadline, alike = min(batch.deadline, job.deadline), job.length == batch.length
+    if alike and deadline == math.inf:
+        return True
     together = cost.seconds(rows, length)
-    if now + together > min(batch.deadline, job.deadline):
+    if now + together > deadline:
         return False
-    if job.length == batch.length:
+    if alike:
         return True
     apart = cost.seconds(batch.rows, batch.length) + cost.seconds(job.rows, job.length)
     return together <= apart
