@@ -23,7 +23,10 @@ class TextStream:
         """The text that `token_id` adds and that no stop string can still swallow. Sets `stopped`."""
         if self.stopped:
             return ""
-        self._held += self._decoder.step(self._tokenizer, token_id) or ""
+        text = self._decoder.step(self._tokenizer, token_id) or ""
+        if not self._stop:
+            return text
+        self._held += text
         ends = [at for text in self._stop if (at := self._held.find(text)) >= 0]
         if ends:
             self.stopped = True

@@ -28,7 +28,8 @@ STOP_SECONDS = 5.0
 # Weight of the newest answer in the mean time that an answer holds its slot.
 NEWEST = 0.2
 
-Mailbox = asyncio.Queue[TokenEvent | tuple[str, Exception]]
+# What was told at once is one letter; an error is a request's last one.
+Mailbox = asyncio.Queue[list[TokenEvent] | tuple[str, Exception]]
 
 
 @dataclass(slots=True)
@@ -213,11 +214,14 @@ class Engine:
 
     def _deliver(self, events: list[TokenEvent]) -> None:
         now, generated = self._relay.loop.time(), 0
+        letters: dict[Mailbox, list[TokenEvent]] = {}
         for event in events:
             generated += event.token_id is not None
             if ticket := self._tickets.get(event.request_id):
                 self._note(ticket, event, now)
-                ticket.mailbox.put_nowait(event)
+                letters.setdefault(ticket.mailbox, []).append(event)
+        for mailbox, letter in letters.items():
+            mailbox.put_nowait(letter)
         self._generated.inc(generated)
 
     def _note(self, ticket: _Ticket, event: TokenEvent, now: float) -> None:

@@ -53,10 +53,10 @@ class Generation:
 
     async def __anext__(self) -> list[tuple[int, TokenEvent]]:
         while self._live and self._error is None:
-            found = [self._take(await self._mailbox.get())]
+            events = self._open(await self._mailbox.get())
             while not self._mailbox.empty():
-                found.append(self._take(self._mailbox.get_nowait()))
-            if events := [each for each in found if each]:
+                events += self._open(self._mailbox.get_nowait())
+            if events:
                 return events
         if self._error:
             raise self._error
@@ -68,15 +68,20 @@ class Generation:
             del self._live[request_id]
             self.engine.forget(request_id, finished=False)
 
-    def _take(self, event: TokenEvent | tuple[str, Exception]) -> tuple[int, TokenEvent] | None:
-        if isinstance(event, tuple):
-            self._note_error(*event)
-            return None
+    def _open(self, letter: list[TokenEvent] | tuple[str, Exception]) -> list[tuple[int, TokenEvent]]:
+        if isinstance(letter, tuple):
+            self._note_error(*letter)
+            return []
+        if self._error:
+            return []
+        return [(index, event) for event in letter if (index := self._take(event)) is not None]
+
+    def _take(self, event: TokenEvent) -> int | None:
+        """The index of an event's prompt; None if that has been let go."""
         index = self._live.get(event.request_id)
-        if index is None or self._error:
-            return None
-        self._note(event)
-        return index, event
+        if index is not None:
+            self._note(event)
+        return index
 
     def _note_error(self, request_id: str, error: Exception) -> None:
         if self.refused is None or not isinstance(error, InputError):

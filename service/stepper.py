@@ -21,8 +21,8 @@ from service import metrics
 
 logger = logging.getLogger("modelpress.service")
 
-# No reader tells tokens apart that are closer than this; a step that takes longer is told at once.
-TELL_SECONDS = 0.005
+# No screen shows tokens apart that are closer than this; a step that takes longer is told at once.
+TELL_SECONDS = 0.01
 
 Command = Callable[[Scheduler], None]
 
