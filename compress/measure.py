@@ -20,7 +20,7 @@ from compress.machine import machine
 from models.datasets import Dataset, Split
 from models.datasets.encoding import source_tokens
 from models.errors import DataError
-from models.evaluation import Evaluation, evaluate, metric_for
+from models.evaluation import Evaluation, beside, evaluate, metric_for
 from models.generation import ANSWER_TOKENS
 from models.sources.source import SourceModel
 from runtime.bundle import Bundle
@@ -86,20 +86,32 @@ def measure(
 ) -> Evidence:
     """All the evidence for `variant`; the two folders are where `judge` left both bundles' scores."""
     metric = metric_for(source.dataset) if source.dataset else None
-    quality = None
+    qualities: tuple[Quality, ...] = ()
     if metric and (judged / SCORES).is_file():
-        quality = compare(*(_evaluation(metric, folder) for folder in (judged, judged_baseline)))
+        qualities = qualities_of(*(_evaluation(metric, folder) for folder in (judged, judged_baseline)))
     ours, theirs = load_model(variant), load_model(baseline)
     return Evidence(
         size_bytes=_graph_bytes(variant),
         baseline_size_bytes=_graph_bytes(baseline),
-        quality=quality,
+        quality=next(iter(qualities), None),
+        also=qualities[1:],
         latency=time_both(ours, theirs, example_inputs(source)),
         parity=_parity(baseline),
         samples=sample(ours, theirs, source.dataset),
         batch_invariance=batch_invariance(ours, example_inputs(source)),
         machine=machine(),
     )
+
+
+def qualities_of(variant: Evaluation, baseline: Evaluation) -> tuple[Quality, ...]:
+    """Both evaluations compared by their own metric, then by those that texts are judged by beside it."""
+    pairs = [(variant, baseline)]
+    for metric in beside(variant.metric):
+        ours, theirs = variant.judged_by(metric), baseline.judged_by(metric)
+        assert ours
+        assert theirs
+        pairs.append((ours, theirs))
+    return tuple(compare(*pair) for pair in pairs)
 
 
 def compare(variant: Evaluation, baseline: Evaluation) -> Quality:

@@ -23,7 +23,8 @@ def module_metric(source: "SourceModel", module: "nn.Module", seed: int, example
 
     assert source.dataset is not None
     split = choose(source.dataset.validation, examples, seed)
-    predict = torch_predict(module, source.input_names, source.output_names, source.processing)
+    tokenizer = source.files.get("tokenizer.json")
+    predict = torch_predict(module, source.input_names, source.output_names, source.processing, tokenizer)
     return evaluate(
         predict, split, metric_name("this step", source), EVALUATION_BATCH, source.processing
     ).value()

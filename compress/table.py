@@ -87,8 +87,15 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         *(("step", f"{step.method} {_pairs(step.config)}") for step in manifest.lineage.steps),
         *(("tensor", f"{t.name} {t.dtype} {list(t.shape)}") for t in tensors),
         *(("file", f"{name} {record.size:,} bytes") for name, record in manifest.files.items()),
+        *(("also", _judged(quality)) for quality in (manifest.evidence.also if manifest.evidence else ())),
         ("made with", _pairs(manifest.provenance.versions)),
     ]
+
+
+def _judged(quality: Quality) -> str:
+    return (
+        f"{quality.metric} {quality.value:.4g}, baseline {quality.baseline:.4g}, worse by % {drop(quality)}"
+    )
 
 
 def _pairs(values: Mapping[str, object]) -> str:

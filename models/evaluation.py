@@ -18,7 +18,7 @@ from models.detection import match_rows, mean_average_precision, overlap_rows
 from models.drawing import class_coverage, drawing_rows, intra_class_distance, recognition_rows
 from models.errors import DataError
 from models.generation import torch_answers
-from models.text_metrics import bleu, rouge_l, text_rows
+from models.text_metrics import TEXT_METRICS, bleu, rouge_l, text_rows
 from runtime.drawing import denoise
 from runtime.manifest import DrawingProcessing, GenerationProcessing, Processing, TextProcessing
 from runtime.processing import pool
@@ -98,6 +98,11 @@ def metric_for(dataset: Dataset) -> str | None:
         classes = targets is not None and targets.dtype.kind in "iu" and targets.ndim == 1
         return "accuracy" if classes else None
     return dataset.metric or _TASK_METRICS[dataset.task]
+
+
+def beside(metric: str) -> tuple[str, ...]:
+    """The metrics that texts are judged by beside `metric`, from the same scores; none of other answers."""
+    return tuple(other for other in TEXT_METRICS if other != metric) if metric in TEXT_METRICS else ()
 
 
 def torch_predict(

@@ -11,6 +11,7 @@ import numpy as np
 from models.datasets.dataset import Array
 from models.errors import MissingExtra
 
+TEXT_METRICS = ("bleu", "rouge-l")
 ORDERS = 4
 
 

@@ -10,7 +10,7 @@ from compress.reporting import words
 from compress.reporting.group import Group, Variant, compressing
 from compress.reporting.plots import percentile
 from compress.reporting.served import LoadTest, Unreadable
-from runtime.manifest import Latency, Manifest
+from runtime.manifest import Latency, Manifest, Quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +70,24 @@ def _quality_table(group: Group) -> Table:
         "95% interval of the drop",
         "examples",
     )
-    return Table("Size and quality", headings, [_quality_row(variant) for variant in group.variants])
+    rows = [row for variant in group.variants for row in _quality_rows(variant)]
+    return Table("Size and quality", headings, rows)
 
 
-def _quality_row(variant: Variant) -> tuple[str, ...]:
+def _quality_rows(variant: Variant) -> list[tuple[str, ...]]:
+    """By the metric that decides, then by the others that its answers were judged by."""
     evidence, quality = variant.evidence, variant.quality
     if evidence is None:
-        return (variant.name, words.MISSING)
+        return [(variant.name, words.MISSING)]
     size = (variant.name, words.megabytes(evidence.size_bytes), words.times(words.smaller_by(evidence)))
     if quality is None:
-        return (*size, words.MISSING)
+        return [(*size, words.MISSING)]
+    return [(*size, *_quality_cells(each)) for each in (quality, *evidence.also)]
+
+
+def _quality_cells(quality: Quality) -> tuple[str, ...]:
     bounds = quality.interval
     return (
-        *size,
         quality.metric,
         words.number(quality.value, 4),
         f"[{words.number(bounds.low, 4)}, {words.number(bounds.high, 4)}]",

@@ -82,11 +82,15 @@ class BatchInvariance(Frozen):
 
 
 class Evidence(Frozen):
-    """What was measured on the graph that ships."""
+    """What was measured on the graph that ships.
+
+    `quality` is by the metric that a gate goes by, `also` the same answers by others.
+    """
 
     size_bytes: int
     baseline_size_bytes: int
     quality: Quality | None = None
+    also: tuple[Quality, ...] = Field(default=(), exclude_if=lambda also: not also)
     latency: tuple[Latency, ...] = ()
     parity: dict[str, float] = Field(default_factory=dict)
     samples: tuple[Sample, ...] = ()

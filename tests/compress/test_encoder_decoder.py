@@ -1,5 +1,6 @@
 """An encoder-decoder from a saved folder to a bundle that answers, as it was and quantized."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from compress.artifact import GraphArtifact
 from compress.errors import StepError
 from compress.export.source import export
-from compress.measure import score
+from compress.measure import qualities_of, score
+from compress.quality import module_metric
 from compress.quantize import step as quantize
 from compress.quantize.config import Int4, Int8Dynamic
 from compress.step import Calibration
@@ -103,6 +105,11 @@ def test_a_bundle_is_judged_by_its_answers_as_torch_is(
     assert judged.metric == "rouge-l"
     assert judged.value() == wanted
     assert 0.4 < wanted < 0.6
+    half = replace(source, dataset=data, input_names=tuple(split.inputs))
+    assert module_metric(half, source.module, seed=0) == wanted
+    decisive, beside = qualities_of(judged, judged)
+    assert (decisive.metric, decisive.value, decisive.drop) == ("rouge-l", wanted, 0)
+    assert (beside.metric, beside.baseline) == ("bleu", evaluate(predict, split, "bleu", 16).value())
 
 
 def test_calibration_is_refused(exported: GraphArtifact, tmp_path: Path) -> None:

@@ -216,6 +216,20 @@ def test_the_tables_hold_the_manifests_figures(tmp_path: Path) -> None:
         assert figure in cells
 
 
+def test_every_metric_of_the_same_answers_has_a_row(tmp_path: Path) -> None:
+    scores = {"higher_is_better": True, "interval": Interval(low=0.2, high=0.6)}
+    bleu = quality(0.01, value=0.2512, baseline=0.2612, metric="bleu", **scores)
+    rouge = quality(0.02, value=0.5308, baseline=0.5508, metric="rouge-l", **scores)
+    measured = evidence(quality=bleu, also=(rouge,))
+    page = report(tmp_path, manifest(measured=measured))
+    cells = page.words["td"]
+    rows = [cells[cells.index(metric) :][:4] for metric in ("bleu", "rouge-l")]
+    assert [(row[1], row[3]) for row in rows] == [("0.2512", "0.2612"), ("0.5308", "0.5508")]
+    assert "Drop in quality: bleu" in page.words["title"]
+    assert "also" not in evidence().model_dump()
+    assert Evidence.model_validate_json(measured.model_dump_json()) == measured
+
+
 def test_bars_are_as_long_as_their_times(tmp_path: Path) -> None:
     fast, slow = latency(speedup=2, low=1.9, high=2.1), latency(speedup=1, low=0.9, high=1.1)
     slow = slow.model_copy(update={"median_ms": 3 * fast.median_ms})

@@ -43,6 +43,15 @@ def test_figures_are_whole_in_80_columns_even_beside_a_long_name(text_bundle: Bu
         assert figure in text
 
 
+def test_a_description_names_every_metric(text_bundle: Bundle) -> None:
+    manifest = measured(text_bundle.manifest, "names", "int8")
+    assert manifest.evidence
+    assert manifest.evidence.quality
+    rouge = manifest.evidence.quality.model_copy(update={"metric": "rouge-l", "value": 0.5308})
+    both = manifest.evidence.model_copy(update={"also": (rouge,)})
+    assert "rouge-l 0.5308" in shown(describe(manifest.model_copy(update={"evidence": both})))
+
+
 def test_a_bundle_without_evidence_says_so(text_bundle: Bundle) -> None:
     assert "not measured" in shown(bundle_tables([text_bundle.manifest]))
     assert text_bundle.manifest.version in shown(describe(text_bundle.manifest))
