@@ -12,9 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
+import onnx
 import psutil
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from runtime.bundle import write_bundle
 from service.keys import new_key
 from tests.service.conftest import write_digits
 
@@ -276,6 +280,50 @@ def test_every_worker_follows_a_change_and_so_does_one_that_comes_later(
         assert statuses(server.url, "/predict/other-tiny") == {404}
         assert httpx.delete(f"{server.url}/admin/aliases/digits", timeout=30).status_code == 200
         assert statuses(server.url, "/predict/digits") == {404}
+
+
+def write_fragile(target: Path) -> None:
+    """`digits` again, but what it makes of an image with a white pixel has no shape that it could have."""
+    manifest = write_digits(target).manifest
+    path = target.parent / "model.onnx"
+    model = onnx.load(path)
+    graph = model.graph
+    graph.node[-1].output[0] = "plain"
+    constants = {"whole": np.array([0, 1, 2, 3]), "columns": np.array([-1, 2])}
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["pixels", "whole"], ["brightest"], keepdims=0),
+            helper.make_node("Cast", ["brightest"], ["white"], to=TensorProto.INT64),
+            helper.make_node("Add", ["columns", "white"], ["shape"]),
+            helper.make_node("Reshape", ["plain", "shape"], ["logits"]),
+        ]
+    )
+    onnx.save(model, path)
+    write_bundle(target, manifest.model_copy(update={"files": {}}), {"model.onnx": path})
+
+
+def test_a_bundle_that_breaks_in_one_of_several_workers_is_rolled_back_in_all(serve, tmp_path, eventually):
+    old = write_digits(tmp_path / "digits").manifest.version
+
+    def versions(url: str) -> set[str]:
+        # Connections of their own, so that both workers are asked.
+        answers = [httpx.post(url + PREDICT, json={"pixels": [[0]]}, timeout=30) for _ in range(16)]
+        return {answer.headers["X-Model-Variant"].rpartition(":")[2] for answer in answers}
+
+    with serve(str(tmp_path / "digits"), "--workers", "2") as server:
+        eventually(lambda: server.metrics().get("modelpress_workers") == 2)
+        write_fragile(tmp_path / "digits")
+        load = httpx.post(f"{server.url}/admin/models/digits-tiny/load", timeout=30)
+        assert load.status_code == 200
+        (new,) = versions(server.url)
+        assert new != old
+        # One connection, which is one worker's: the other never sees such an image.
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            asked = [client.post(PREDICT, json=PIXELS) for _ in range(3)]
+            assert [answer.status_code for answer in asked] == [500] * 3
+            assert client.post(PREDICT, json=PIXELS).status_code == 200
+        eventually(lambda: versions(server.url) == {old})
 
 
 @pytest.fixture(scope="module")
