@@ -2,11 +2,13 @@
 
 A request is 64 rows of a classifier wide enough that its rows, and not the socket, are the work. Capacity is
 what clients that wait for their answers get; then as many requests again are sent at fixed times, each with
-a deadline, whatever becomes of the ones before.
+a deadline, whatever becomes of the ones before. The client is on the same cores, and sends twice as much
+then: what it takes of them is said beside.
 """
 
 import asyncio
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from http_load import closed, opened
 from serving_model import PIXELS, write_mlp
 from serving_report import say
 from serving_servers import ours
+
+from runtime.session import available_cores
 
 WIDE = (2048, 2048, 2048, 10)
 ROWS = 64
@@ -31,18 +35,24 @@ def overload(seconds: float, rounds: int = 3) -> None:
             asyncio.run(closed(target, body, CLIENTS, seconds))
             pairs = [asyncio.run(_round(target, body, seconds)) for _ in range(rounds)]
     # A machine that slows down between two rounds must not set one's capacity against another's goodput.
-    capacity, goodput = sorted(pairs, key=lambda pair: pair[1] / pair[0])[len(pairs) // 2]
-    ratios = " ".join(f"{good / whole:.2f}" for whole, good in pairs)
+    capacity, goodput, *shares = sorted(pairs, key=lambda pair: pair[1] / pair[0])[len(pairs) // 2]
+    ratios = " ".join(f"{good / whole:.2f}" for whole, good, *_ in pairs)
+    before, after = (f"{100 * share:.1f}%" for share in shares)
     say(
         f"overload      capacity {capacity:.0f}/s   goodput at twice that {goodput:.0f}/s   "
-        f"ratio {goodput / capacity:.2f} (bar 0.95), the median of {ratios}; deadline {DEADLINE} s"
+        f"ratio {goodput / capacity:.2f} (bar 0.95), the median of {ratios}; deadline {DEADLINE} s; "
+        f"the client's share of the cores {before}, then {after}"
     )
 
 
-async def _round(target: str, body: bytes, seconds: float) -> tuple[float, float]:
-    capacity = (await closed(target, body, CLIENTS, 2 * seconds)).rate
-    result = await opened(target, body, 2 * capacity, 2 * seconds, X_Request_Timeout=str(DEADLINE))
-    return capacity, result.in_time(DEADLINE) / result.seconds
+async def _round(target: str, body: bytes, seconds: float) -> tuple[float, float, float, float]:
+    """The capacity, the goodput at twice that, and the client's share of the cores at each."""
+    cores, started = available_cores(), time.process_time()
+    whole = await closed(target, body, CLIENTS, 2 * seconds)
+    between = time.process_time()
+    twice = await opened(target, body, 2 * whole.rate, 2 * seconds, X_Request_Timeout=str(DEADLINE))
+    shares = (between - started) / whole.seconds, (time.process_time() - between) / twice.seconds
+    return whole.rate, twice.in_time(DEADLINE) / twice.seconds, shares[0] / cores, shares[1] / cores
 
 
 def _body(rows: list[list[float]]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Scope
 
 from runtime.errors import InputError, ModelpressError, PromptTooLong
@@ -33,6 +33,7 @@ from service.errors import (
     UnknownJob,
     UnknownModel,
 )
+from service.json_response import JsonResponse
 
 # What nginx logs for a client that hung up; nobody reads the answer, but the metrics should not say 500.
 CLIENT_LEFT = 499
@@ -87,7 +88,7 @@ def problem_response(scope: Scope, error: Exception) -> Response:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body, kind.status, headers)
+    return JsonResponse(body, kind.status, headers)
 
 
 def problem_body(scope: Scope, error: Exception) -> dict[str, Any]:
