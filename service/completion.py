@@ -73,7 +73,7 @@ async def complete(
     Tokens that came together are one piece: a client that is slower than the model gets fewer, longer ones.
     A request that can never be answered ends them all, or where `refused` is given stands there by its index.
     """
-    streams = [engine.model.text_stream(stop) for _ in asked]
+    streams, said = [engine.model.text_stream(stop) for _ in asked], [0] * len(asked)
     async with Generation(engine, asked, refused) as generation:
         async for events in generation:
             grown: dict[int, list[TokenEvent]] = {}
@@ -81,8 +81,9 @@ async def complete(
                 grown.setdefault(index, []).append(event)
             for index, latest in grown.items():
                 piece = _piece(index, latest, streams[index])
+                said[index] += piece.tokens
                 if piece.finish_reason:
-                    generation.drop(index)
+                    generation.end(index, said[index])
                 yield piece
 
 

@@ -165,15 +165,28 @@ class Engine:
         return [self._add(request, mailbox, deadline) for request in named]
 
     def forget(self, request_id: str, *, finished: bool) -> None:
-        """Take no more events for a request, and free its slot if it still has one."""
+        """Take no more events for a request; its client has left, unless its answer is finished."""
+        self._drop(request_id)
+        if not finished:
+            metrics.CANCELLATIONS.labels(self.manifest.tag).inc()
+            self._cancel(request_id)
+
+    def end(self, request_id: str) -> None:
+        """An answer is over and the scheduler does not know it, because a stop string was reached."""
+        self._succeed(self._drop(request_id), self._relay.loop.time())
+        self._cancel(request_id)
+
+    def _drop(self, request_id: str) -> _Ticket:
         ticket = self._tickets.pop(request_id)
         if ticket.timer:
             ticket.timer.cancel()
         if ticket.first is None:
             self._silent_tokens -= ticket.prompt_tokens
-        if not finished:
-            metrics.CANCELLATIONS.labels(self.manifest.tag).inc()
-            self._stepper.submit(lambda scheduler: scheduler.cancel(request_id))
+        return ticket
+
+    def _cancel(self, request_id: str) -> None:
+        """Free a slot."""
+        self._stepper.submit(lambda scheduler: scheduler.cancel(request_id))
 
     def _check_room(self, prompts: int, tokens: int) -> None:
         tag, in_hand = self.manifest.tag, len(self._tickets)
@@ -232,12 +245,16 @@ class Engine:
             if ticket.timer:
                 ticket.timer.cancel()
         if event.finish_reason:
-            self.health.succeeded()
-            held = now - ticket.first
-            self._hold += NEWEST * (held - self._hold) if self._hold else held
-            if ticket.tokens > 1:
-                per_token = held / (ticket.tokens - 1)
-                metrics.TIME_PER_OUTPUT_TOKEN.labels(self.manifest.tag).observe(per_token)
+            self._succeed(ticket, now)
+
+    def _succeed(self, ticket: _Ticket, now: float) -> None:
+        """An answer is whole: how long it held its slot, and each of its tokens."""
+        self.health.succeeded()
+        held = now - (ticket.first or now)
+        self._hold += NEWEST * (held - self._hold) if self._hold else held
+        if ticket.tokens > 1:
+            per_token = held / (ticket.tokens - 1)
+            metrics.TIME_PER_OUTPUT_TOKEN.labels(self.manifest.tag).observe(per_token)
 
     def _refuse(self, request_id: str, error: Exception) -> None:
         if ticket := self._tickets.get(request_id):

@@ -64,9 +64,20 @@ class Generation:
 
     def drop(self, index: int) -> None:
         """Let go of one prompt, unless its answer is over; the others go on."""
-        for request_id in [request_id for request_id, at in self._live.items() if at == index]:
+        if request_id := self._find(index):
             del self._live[request_id]
             self.engine.forget(request_id, finished=False)
+
+    def end(self, index: int, tokens: int) -> None:
+        """One answer is over with its first `tokens`, for a reason of its own; the others go on."""
+        if request_id := self._find(index):
+            self._follow(request_id, tokens)
+            del self._live[request_id]
+            self.engine.end(request_id)
+
+    def _find(self, index: int) -> str | None:
+        """The request of a prompt that is being answered."""
+        return next((request_id for request_id, at in self._live.items() if at == index), None)
 
     def _open(self, letter: list[TokenEvent] | tuple[str, Exception]) -> list[tuple[int, TokenEvent]]:
         if isinstance(letter, tuple):
@@ -97,17 +108,16 @@ class Generation:
             self._silent.remove(event.request_id)
             waited = perf_counter() - self._started
             metrics.TIME_TO_FIRST_TOKEN.labels(self.engine.manifest.tag).observe(waited)
-        if (said := self._said.get(event.request_id)) is not None:
-            self._follow(said, event)
+        if event.token_id is not None and event.request_id in self._said:
+            self._said[event.request_id].append(event.token_id)
         if event.finish_reason:
+            self._follow(event.request_id)
             del self._live[event.request_id]
             self.engine.forget(event.request_id, finished=True)
 
-    def _follow(self, said: list[int], event: TokenEvent) -> None:
-        """Keep what was said for the shadow, and hand it over at the end."""
-        if event.token_id is not None:
-            said.append(event.token_id)
+    def _follow(self, request_id: str, tokens: int | None = None) -> None:
+        """Hand what was said over to the shadow, if there is one: all of it, or so many tokens."""
         other = context.text_shadow()
-        if event.finish_reason and other:
-            prompt = self.requests[self._live[event.request_id]].prompt
-            shadow.follow_text(self.engine.manifest, other, prompt, said)
+        if other and request_id in self._said:
+            prompt = self.requests[self._live[request_id]].prompt
+            shadow.follow_text(self.engine.manifest, other, prompt, self._said[request_id][:tokens])

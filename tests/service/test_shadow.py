@@ -10,9 +10,10 @@ from prometheus_client import REGISTRY
 from runtime.bundle import Bundle
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request
-from service import context
+from service import context, shadow
 from service.alias import Alias
 from service.catalog import Catalog
+from service.completion import Answer, answers, complete
 from service.context import RequestContext
 from service.generation import Generation
 from service.served import load
@@ -57,6 +58,41 @@ def test_a_twin_agrees_on_every_greedy_token_and_on_none_that_was_forced(tmp_pat
             token = catalog.text("chatter-tiny").model.tokenizer.token_to_id("z")
             forced = SamplingParams(max_tokens=TOKENS, temperature=0, logit_bias={token: 100})
             assert await answered(catalog, forced) == (TOKENS, 0)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_what_a_stop_string_ends_is_compared_too_and_nobody_has_left(tmp_path: Path):
+    chatter = write_chatter(tmp_path / "chatter")
+    twin = write_chatter(tmp_path / "twin", "twin")
+
+    def left() -> float:
+        name = "modelpress_cancellations_total"
+        return REGISTRY.get_sample_value(name, {"model": "chatter-tiny"}) or 0.0
+
+    async def answer(catalog: Catalog, stop: list[str]) -> Answer:
+        context.enter(RequestContext("test"))
+        asked = [Request("", PROMPT, SamplingParams(max_tokens=TOKENS, temperature=0))]
+        (whole,) = await answers(complete(catalog.text("chat"), asked, stop), 1)
+        return whole
+
+    async def main() -> None:
+        settings = Settings()
+        loaded = [load(Bundle.open(bundle.path), settings) for bundle in (chatter, twin)]
+        async with Catalog(loaded, settings) as catalog:
+            alias = {"targets": [{"model": "chatter-tiny"}], "shadow": {"model": "twin-tiny"}}
+            catalog.set_alias("chat", Alias.model_validate(alias))
+            text = (await answer(catalog, [])).text
+            while shadow._tasks:
+                await asyncio.sleep(0.001)
+            before, departed = counted("compared"), left()
+            # Each token is a letter: the answer ends with the first that is like its third.
+            stopped = await answer(catalog, [text[2]])
+            assert (stopped.finish_reason, stopped.tokens) == ("stop", text.index(text[2]) + 1)
+            while counted("compared") == before:
+                await asyncio.sleep(0.001)
+            assert counted("compared") - before == stopped.tokens
+            assert left() == departed
 
     asyncio.run(asyncio.wait_for(main(), 60))
 
