@@ -7,8 +7,8 @@ The zoo's `gpt-mini`, as a recipe makes it, continues the beginnings of held-out
 prompt is answered plainly and with each proposer in turn, before the next one, each by a scheduler that
 lasts, as a server's does; tokens/s are over all prompts but the first, which warms up.
 The proposers are the text itself, a table of n-grams of the training files, and a distilled draft
-(`recipes/code-draft.yaml`) in each precision; `lookup, then` asks the second where the text has no four
-tokens alike. The bar: 1.3 times the plain rate, with the same text.
+(`recipes/code-draft.yaml`) in each precision; `lookup, then` asks the second where the text gives no idea.
+The bar: 1.3 times the plain rate, with the same text.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from models.datasets import load_dataset
 from runtime.model import TextModel
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
-from runtime.speculation import CERTAIN, FirstOf, NGramDraft, PromptLookup, Proposer
+from runtime.speculation import FirstOf, NGramDraft, PromptLookup, Proposer
 
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS: dict[str, list[dict[str, object]]] = {
@@ -87,7 +87,7 @@ def _measure(target: TextModel, drafts: dict[str, TextModel], prompts: list[list
     second |= {f"draft {name}": partial(draft.draft_for, target) for name, draft in drafts.items()}
     proposers: dict[str, Proposer | None] = {"none": None, "prompt lookup": PromptLookup()}
     proposers |= {name: make() for name, make in second.items()}
-    proposers |= {f"lookup, then {name}": _after_lookup(make()) for name, make in second.items()}
+    proposers |= {f"lookup, then {name}": FirstOf(PromptLookup(), make()) for name, make in second.items()}
     ways = [Way(name, target.scheduler(slots=1, proposer=each)) for name, each in proposers.items()]
     for number, tokens in enumerate(prompts):
         answers = [_answer(way.scheduler, tokens) for way in ways]
@@ -98,10 +98,6 @@ def _measure(target: TextModel, drafts: dict[str, TextModel], prompts: list[list
                 way.tokens += len(answer) - 1
                 way.ratios.append(answers[0][1] / seconds)
     return ways
-
-
-def _after_lookup(proposer: Proposer) -> Proposer:
-    return FirstOf(PromptLookup(shortest=CERTAIN), proposer)
 
 
 def _answer(scheduler: Scheduler, tokens: list[int]) -> tuple[list[int], float]:

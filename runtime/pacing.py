@@ -21,7 +21,7 @@ SHORT, LONGEST = 16, int(PREFILL_CHUNK * ALONE)
 STEP = 8
 # A chunk takes at most so many times what SHORT tokens take. Who comes in the middle of one then has a first
 # token after 1 + PATIENCE / 2 times the time on an idle engine and a little more; at most 3 is wanted.
-PATIENCE = 3.0
+PATIENCE = 3.2
 ROUNDS, SECONDS = 5, 0.5
 
 

@@ -23,8 +23,6 @@ FIRST_LENGTH, MAX_LENGTH = 4, 8
 # Of every PERIOD steps, both ways of decoding get TRIAL_STEPS; a pace is that of the last REMEMBERED_STEPS.
 # Until so many are known a period is shorter, because the first steps of each length bind their tensors.
 PERIOD, FIRST_PERIOD, TRIAL_STEPS, REMEMBERED_STEPS = 128, 24, 4, 32
-# So many tokens alike in the text itself are a better guess than a draft's; fewer are a worse one.
-CERTAIN = 4
 
 
 class Proposer(Protocol):

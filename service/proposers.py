@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.model import TextModel, load_model
-from runtime.speculation import CERTAIN, FirstOf, NGramDraft, PromptLookup, Proposer
+from runtime.speculation import FirstOf, NGramDraft, PromptLookup, Proposer
 from service import store
 from service.errors import ServiceError
 from service.settings import Settings
@@ -36,8 +36,7 @@ def proposing(model: TextModel, settings: Settings) -> Propose:
     Raises BundleError for a draft that cannot be loaded, ServiceError for one that generates no text and for
     a file that is none. A draft with another tokenizer is left out, and the log says so.
     """
-    words = settings.speculate
-    found = [_find(word, model, alone=len(words) == 1) for word in words]
+    found = [_find(word, model) for word in settings.speculate]
     makers = [each for each in found if each is not None]
 
     def propose(model: TextModel) -> Proposer | None:
@@ -47,9 +46,9 @@ def proposing(model: TextModel, settings: Settings) -> Propose:
     return propose
 
 
-def _find(word: str, model: TextModel, *, alone: bool) -> Callable[[TextModel], Proposer] | None:
+def _find(word: str, model: TextModel) -> Callable[[TextModel], Proposer] | None:
     if word == LOOKUP:
-        return lambda _: PromptLookup() if alone else PromptLookup(shortest=CERTAIN)
+        return lambda _: PromptLookup()
     if Path(word).is_file():
         table = _count(Path(word), model)
         return lambda _: table
