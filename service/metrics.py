@@ -115,7 +115,8 @@ class BatchSeries:
 
     def __init__(self, model: str) -> None:
         series = BATCH_ROWS.labels(model), BATCH_TOKENS.labels(model), QUEUE_SECONDS.labels(model)
-        self._batches = Later[_Batch](partial(_observe, *series))
+        # While the batch runs. Before that, its thread would wait for the interpreter.
+        self._batches = Later[_Batch](partial(_observe, *series), seconds=0.001)
 
     def begin(self, rows: int, tokens: int, waits: Sequence[float]) -> None:
         """A batch begins; `waits` are its requests' seconds in the queue."""

@@ -3,6 +3,7 @@
 import asyncio
 
 from service.later import Later
+from tests.service.clock import run_virtually
 
 
 def test_all_of_a_turn_is_handled_together_and_before_what_comes_next():
@@ -21,6 +22,21 @@ def test_all_of_a_turn_is_handled_together_and_before_what_comes_next():
 
     asyncio.run(main())
     assert done == [[1, 2], "next", [3]]
+
+
+def test_what_a_while_brings_is_handled_together():
+    done: list[object] = []
+    later = Later(lambda things: done.append(list(things)), seconds=0.01)
+
+    async def main() -> None:
+        later.add(1)
+        await asyncio.sleep(0.005)
+        later.add(2)
+        assert done == []
+        await asyncio.sleep(0.02)
+
+    run_virtually(main())
+    assert done == [[1, 2]]
 
 
 def test_a_loop_that_ended_too_soon_keeps_nobody_from_being_heard():
