@@ -15,11 +15,13 @@ def test_every_field_has_a_variable():
         "MODELPRESS_BUNDLES": "lenet5-int8:1f, ./out/gpt ,",
         "MODELPRESS_THREADS": "2",
         "MODELPRESS_SLOTS": "4",
+        "MODELPRESS_SPECULATE": "lookup, corpus.txt",
         "MODELPRESS_QUEUE": "0",
         "MODELPRESS_MAX_BODY_BYTES": "1024",
     }
     settings = Settings.from_environment(environment)
     assert settings.bundles == ("lenet5-int8:1f", "./out/gpt")
+    assert settings.speculate == ("lookup", "corpus.txt")
     assert (settings.threads, settings.slots, settings.queue, settings.max_body_bytes) == (2, 4, 0, 1024)
 
 
