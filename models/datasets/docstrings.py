@@ -1,31 +1,47 @@
 """From what a function of the standard library says it does to the words of its name.
 
-A source is the first paragraph of a docstring, an answer the words of a name in snake case: "Return the size
-of a file" to "getsize". Whole files are held out. Names that their docstring spells out, names of other
-spelling, and texts that the training files have too are left out; classes are learnt from and not asked for.
+A source is the first sentence of a docstring, an answer the words of a name in snake case: "Return a copy of
+the list" to "copy list". Whole files are held out. Names of other spelling, names that their docstring spells
+out, names that share no word with it, and texts that the training files have too are left out; classes are
+learnt from and not asked for. Words are all that is read: case and punctuation are dropped, so that a word is
+the same token wherever it stands.
 """
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import Regex, normalizers
 
 from models.datasets.dataset import Dataset, Split, SplitName, View
 from models.datasets.encoding import answer_split, reads_sources
 from models.datasets.library import hashed, library_files
 from models.datasets.subwords import PROCESSING, tokenizer_file
-from models.storage import code_digest, digest, home, versions
+from models.storage import code_digest, digest, home, versions, write_atomically
+from runtime.processing import load_tokenizer
 
 # As in `stdlib`: about 50 files, and no file ever changes sides.
 HELD_OUT_EVERY = 11
-VOCABULARY = 3000
-# A first paragraph is cut to so many words: nine in ten are shorter.
+VOCABULARY = 6144
+# A sentence is cut to so many words: nine in ten are shorter.
 WORDS = 24
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_SENTENCE_END = re.compile(r"(?<=[.;:])\s")
+_NO_WORD = r"[\W_]+"
 _MODULES = (__name__, "models.datasets.library", "models.datasets.subwords")
 
 Pairs = list[tuple[str, str]]
+
+
+class Documented(NamedTuple):
+    """A function or class, and its docstring's first paragraph."""
+
+    name: str
+    is_class: bool
+    paragraph: str
+    held_out: bool
 
 
 @cache
@@ -51,42 +67,62 @@ def open_dataset(view: View) -> Dataset:
 
 
 def _own_tokenizer() -> Path:
+    """Learnt from every docstring of the training files: so more words than the pairs have are one token."""
     path = home() / "data" / f"docstrings-{fingerprint()[:12]}" / "tokenizer.json"
-    texts = (text for pair in _splits()["train"] for text in pair)
-    return tokenizer_file(path, texts, VOCABULARY, lowercase=True)
+    if not path.is_file():
+        texts = [f"{_words(each)} {each.paragraph}" for each in _documented() if not each.held_out]
+        words = (re.sub(_NO_WORD, " ", text.lower()).strip() for text in texts)
+        plain = tokenizer_file(path.with_name("words.json"), words, VOCABULARY)
+        tokenizer = load_tokenizer(plain)
+        no_word = normalizers.Replace(Regex(_NO_WORD), " ")
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), no_word, normalizers.Strip()])
+        write_atomically(path, tokenizer.to_str().encode())
+    return path
 
 
 @cache
 def _splits() -> dict[SplitName, Pairs]:
     """Both splits, each pair once."""
-    train: Pairs = []
-    validation: Pairs = []
-    for path in library_files():
-        held_out = hashed(path) % HELD_OUT_EVERY == 0
-        found = _pairs(path, classes=not held_out)
-        (validation if held_out else train).extend(found)
+    train = [pair for each in _documented() if not each.held_out and (pair := _pair(each))]
     learnt = {source for source, _ in train}
-    kept = (pair for pair in validation if pair[0] not in learnt)
-    return {"train": list(dict.fromkeys(train)), "validation": list(dict.fromkeys(kept))}
+    asked = (each for each in _documented() if each.held_out and not each.is_class)
+    validation = [pair for each in asked if (pair := _pair(each)) and pair[0] not in learnt]
+    return {"train": list(dict.fromkeys(train)), "validation": list(dict.fromkeys(validation))}
 
 
-def _pairs(path: Path, classes: bool) -> Iterator[tuple[str, str]]:
-    for node in ast.walk(ast.parse(path.read_text("utf-8", errors="replace"))):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            continue
-        name, documented = _words(node), ast.get_docstring(node)
-        if documented and name and (classes or not isinstance(node, ast.ClassDef)):
-            source = " ".join(documented.partition("\n\n")[0].split()[:WORDS])
-            if source and not _says(source, node.name.strip("_")):
-                yield source, name
+@cache
+def _documented() -> tuple[Documented, ...]:
+    """Everything in the library that has a docstring, file by file."""
+    return tuple(
+        Documented(node.name, isinstance(node, ast.ClassDef), text.partition("\n\n")[0], held_out)
+        for path in library_files()
+        for held_out in [hashed(path) % HELD_OUT_EVERY == 0]
+        for node in ast.walk(ast.parse(path.read_text("utf-8", errors="replace")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and (text := ast.get_docstring(node))
+    )
 
 
-def _words(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str:
+def _pair(documented: Documented) -> tuple[str, str] | None:
+    name, source = _words(documented), _first_sentence(documented.paragraph)
+    fits = name and _shares_a_word(source, name) and not _says(source, documented.name.strip("_"))
+    return (source, name) if fits else None
+
+
+def _first_sentence(paragraph: str) -> str:
+    return " ".join(_SENTENCE_END.split(" ".join(paragraph.split()))[0].split()[:WORDS])
+
+
+def _words(documented: Documented) -> str:
     """The words of a name, space between them; nothing for `__init__` and other spellings."""
-    name = "" if node.name.startswith("__") else node.name.strip("_")
-    if isinstance(node, ast.ClassDef):
+    name = "" if documented.name.startswith("__") else documented.name.strip("_")
+    if documented.is_class:
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     return name.replace("_", " ") if _SNAKE.fullmatch(name) else ""
+
+
+def _shares_a_word(source: str, name: str) -> bool:
+    return not set(name.split()).isdisjoint(re.split(_NO_WORD, source.lower()))
 
 
 def _says(source: str, name: str) -> bool:

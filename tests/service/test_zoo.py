@@ -79,6 +79,11 @@ def assert_continues(server, model: TextModel, source: SourceModel) -> None:
     assert answer.status_code == 200, answer.text
     said = "".join(model.generate(prompt, SamplingParams(max_tokens=TOKENS, temperature=0)))
     assert answer.json()["choices"][0]["text"] == said
+    text = model.tokenizer.decode(prompt)
+    said = "".join(model.generate(text, SamplingParams(max_tokens=TOKENS, temperature=0)))
+    body = {"text": text, "max_tokens": TOKENS}
+    answer = server.http.post(f"/predict/{model.manifest.tag}", json=body)
+    assert answer.json()["predictions"][0]["text"] == said
 
 
 def as_json(item: Any) -> Any:

@@ -1,5 +1,6 @@
 """Docstrings and the words of names: what a source is, what its answer, and that nothing leaks."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,24 @@ def test_no_text_is_on_both_sides() -> None:
     assert data.validation.raw is not None
     assert not set(data.train.raw) & set(data.validation.raw)
     assert len(data.validation) > 100
+
+
+def test_a_name_shares_a_word_with_its_sentence() -> None:
+    split = load_dataset("docstrings").train
+    assert split.raw is not None
+    assert split.references is not None
+    assert len(split) > 2000
+    for source, name in zip(split.raw, split.references, strict=True):
+        assert set(name.split()) & set(re.findall("[a-z0-9]+", source.lower()))
+        assert not re.search(r"\. [A-Z]", source)
+
+
+def test_a_word_is_the_same_token_wherever_it_stands() -> None:
+    tokenizer = load_tokenizer(load_dataset("docstrings").files["tokenizer.json"])
+    plain = tokenizer.encode("return the file name").ids
+    assert tokenizer.encode("Return the (file_name).").ids == plain
+    assert plain[-1] == END_ID
+    assert tokenizer.encode("file name", add_special_tokens=False).ids == plain[2:-1]
 
 
 def test_what_reads_no_source_is_refused(tmp_path: Path) -> None:
