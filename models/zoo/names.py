@@ -23,7 +23,7 @@ from models.zoo.encoder_decoders import smoothed
 RENAMED_FIRST, RENAMED = 0.3, 0.15
 # Said are tokens that at least this share of the answers to sources with them take over, with so many sources
 # more in which the share is that of the rare tokens.
-SHARE, PRIOR = 0.1, 2
+SHARE, PRIOR = 0.15, 2
 RARE = 4
 # No counted answer is longer.
 LONGEST = 8
