@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from hypothesis import settings
 
 from loadtests import address
 from loadtests.client import Client
@@ -17,10 +16,6 @@ from loadtests.recording import Recording
 from loadtests.scenario import Scenario
 from loadtests.session import conduct
 from tests.loadtests.recorded import recorded
-
-# How long an example takes says something about the machine's other work, and nothing about the code.
-settings.register_profile("loadtests", deadline=None)
-settings.load_profile("loadtests")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -332,7 +332,7 @@ def requests(draw: Any) -> list[Request]:
     ]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=requests(),
     kv_tokens=st.integers(52, 3 * 64),

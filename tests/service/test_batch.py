@@ -1,7 +1,7 @@
 """Joining requests into a batch and cutting it up again."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.manifest import (
@@ -46,8 +46,6 @@ def test_texts_are_padded_as_the_processing_says():
     assert batch["attention_mask"][0].tolist() == [1, 1, 0, 0]
 
 
-# A busy machine is no reason to fail.
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 6)), min_size=1, max_size=5))
 def test_every_request_gets_its_own_rows_and_length_back(shapes):
     layout = Layout.of(text_manifest())

@@ -45,7 +45,7 @@ prompts = st.lists(st.integers(0, 95), min_size=1, max_size=12)
 asked = st.lists(st.tuples(prompts, st.sampled_from([None, "style", "task"])), min_size=1, max_size=6)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=asked, slots=st.integers(1, 4))
 def test_tokens_with_an_adapter_are_those_of_the_merged_model_alone_and_in_a_mixed_batch(
     served: Any, requests: list[tuple[list[int], str | None]], slots: int

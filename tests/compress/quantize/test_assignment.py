@@ -14,7 +14,7 @@ LAYERS = st.integers(1, 5).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LAYERS, st.floats(0, 1))
 def test_no_choice_within_a_budget_does_less_damage(layers: tuple[list, list], share: float) -> None:
     """Against every choice there is."""

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -25,7 +25,6 @@ def plain_rounding(weight: np.ndarray, bits: int, group_size: int) -> np.ndarray
     return out
 
 
-@settings(deadline=None)
 @given(WEIGHTS, st.sampled_from([4, 8]), st.sampled_from([16, 32]))
 def test_the_searched_range_is_never_worse_than_the_full_one(
     weight: np.ndarray, bits: int, group_size: int
@@ -36,7 +35,6 @@ def test_the_searched_range_is_never_worse_than_the_full_one(
     assert ours <= plain * 1.001 + 1e-6
 
 
-@settings(deadline=None)
 @given(WEIGHTS)
 def test_zero_stays_zero(weight: np.ndarray) -> None:
     weight[:, ::2] = 0

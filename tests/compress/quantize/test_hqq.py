@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -16,7 +16,6 @@ def objective(weight: np.ndarray, approximation: np.ndarray) -> float:
     return float((np.abs(weight.astype(np.float64) - approximation) ** NORM).sum())
 
 
-@settings(deadline=None)
 @given(WEIGHTS, st.sampled_from([4, 8]))
 def test_it_is_never_worse_than_rounding_to_nearest(weight: np.ndarray, bits: int) -> None:
     ours = objective(weight, quantize_hqq(weight, bits, 32).dequantize())

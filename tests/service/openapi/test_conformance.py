@@ -119,7 +119,7 @@ def test_the_server_keeps_to_its_document(api: Any, server: Any, path: str, meth
     operation = api[path][method.upper()]
     valid, invalid = (operation.as_strategy(generation_mode=mode) for mode in GenerationMode)
 
-    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=st.one_of(valid, invalid))
     def check(case: schemathesis.Case) -> None:
         case.call_and_validate(base_url=server.url, checks=CHECKS, timeout=60)
