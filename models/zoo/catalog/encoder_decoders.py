@@ -125,10 +125,10 @@ register(
         floor=0.33,
         pretraining=Pretraining(
             "models.zoo.names:counted_words",
-            replace(_TRANSFORMER.training, steps=500, batch_size=64, max_seconds=100.0),
+            replace(_TRANSFORMER.training, steps=1000, batch_size=64, max_seconds=125.0),
         ),
         training=replace(
-            _TRANSFORMER.training, steps=200, batch_size=64, learning_rate=5e-4, max_seconds=60.0
+            _TRANSFORMER.training, steps=200, batch_size=64, learning_rate=5e-4, max_seconds=45.0
         ),
         parameters=1_482_752,
         source="Lewis et al., BART: denoising sequence-to-sequence pre-training, arXiv:1910.13461, 2019",
