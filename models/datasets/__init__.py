@@ -1,7 +1,7 @@
 """The registered data sets, and the one door to them and to a user's own files.
 
-Opening reads nothing; a split is read on first use. No data set is downloaded: the two that every
-installation has (`digits`, `stdlib`) need nothing, the others are looked for under $MODELPRESS_DATA.
+Opening reads nothing; a split is read on first use. No data set is downloaded: most are made of what every
+installation has, the others are looked for under $MODELPRESS_DATA.
 """
 
 from importlib import import_module
