@@ -15,7 +15,7 @@ from service.engine import Engine, Mailbox
 class Generation:
     """Iterate for what has come since the last time, as (prompt's index, event), one or more.
 
-    Leaving the context frees the slots that are left.
+    Leaving the context frees the slots that are left. Whoever iterates says by `end` when an answer is whole.
 
     Entering raises TooBusy; iterating raises what the scheduler says of a prompt, or ModelFailed. Where
     `refused` is given, a prompt that can never be answered costs the others nothing: what is wrong with it
@@ -29,7 +29,8 @@ class Generation:
     _live: dict[str, int] = field(default_factory=dict)
     _silent: set[str] = field(default_factory=set)
     _started: float = 0.0
-    _said: dict[str, list[int]] = field(default_factory=dict)
+    # By index, the tokens that the shadow will read; empty where there is none.
+    _said: dict[int, list[int]] = field(default_factory=dict)
     _error: Exception | None = None
 
     async def __aenter__(self) -> "Generation":
@@ -37,7 +38,7 @@ class Generation:
         self._live = {request_id: index for index, request_id in enumerate(ids)}
         self._silent = set(ids)
         if context.text_shadow():
-            self._said = {request_id: [] for request_id in ids}
+            self._said = {index: [] for index in self._live.values()}
         self._started = perf_counter()
         metrics.PROMPT_TOKENS.labels(self.engine.manifest.tag).inc(
             sum(len(request.prompt) for request in self.requests)
@@ -69,9 +70,12 @@ class Generation:
             self.engine.forget(request_id, finished=False)
 
     def end(self, index: int, tokens: int) -> None:
-        """One answer is over with its first `tokens`, for a reason of its own; the others go on."""
+        """One answer is whole with its first `tokens`, though the model may say more; the others go on."""
+        other = context.text_shadow()
+        if other and index in self._said:
+            prompt, said = self.requests[index].prompt, self._said.pop(index)
+            shadow.follow_text(self.engine.manifest, other, prompt, said[:tokens])
         if request_id := self._find(index):
-            self._follow(request_id, tokens)
             del self._live[request_id]
             self.engine.end(request_id)
 
@@ -91,7 +95,7 @@ class Generation:
         """The index of an event's prompt; None if that has been let go."""
         index = self._live.get(event.request_id)
         if index is not None:
-            self._note(event)
+            self._note(index, event)
         return index
 
     def _note_error(self, request_id: str, error: Exception) -> None:
@@ -103,21 +107,13 @@ class Generation:
             self.refused[index] = error
             self.drop(index)
 
-    def _note(self, event: TokenEvent) -> None:
+    def _note(self, index: int, event: TokenEvent) -> None:
         if event.request_id in self._silent:
             self._silent.remove(event.request_id)
             waited = perf_counter() - self._started
             metrics.TIME_TO_FIRST_TOKEN.labels(self.engine.manifest.tag).observe(waited)
-        if event.token_id is not None and event.request_id in self._said:
-            self._said[event.request_id].append(event.token_id)
+        if event.token_id is not None and index in self._said:
+            self._said[index].append(event.token_id)
         if event.finish_reason:
-            self._follow(event.request_id)
             del self._live[event.request_id]
             self.engine.forget(event.request_id, finished=True)
-
-    def _follow(self, request_id: str, tokens: int | None = None) -> None:
-        """Hand what was said over to the shadow, if there is one: all of it, or so many tokens."""
-        other = context.text_shadow()
-        if other and request_id in self._said:
-            prompt = self.requests[self._live[request_id]].prompt
-            shadow.follow_text(self.engine.manifest, other, prompt, self._said[request_id][:tokens])

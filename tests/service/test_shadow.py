@@ -34,9 +34,7 @@ async def answered(catalog: Catalog, params: SamplingParams) -> tuple[float, flo
     before = counted("compared"), counted("agreed")
     context.enter(RequestContext("test"))
     engine = catalog.text("chat")
-    async with Generation(engine, [Request("", PROMPT, params)]) as generation:
-        async for _ in generation:
-            pass
+    await answers(complete(engine, [Request("", PROMPT, params)]), 1)
     assert engine.manifest.tag == "chatter-tiny"
     while counted("compared") == before[0]:
         await asyncio.sleep(0.001)
@@ -93,6 +91,31 @@ def test_what_a_stop_string_ends_is_compared_too_and_nobody_has_left(tmp_path: P
                 await asyncio.sleep(0.001)
             assert counted("compared") - before == stopped.tokens
             assert left() == departed
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_of_an_answer_that_ended_before_the_model_did_only_its_own_tokens_are_compared(tmp_path: Path):
+    chatter = write_chatter(tmp_path / "chatter")
+    twin = write_chatter(tmp_path / "twin", "twin")
+
+    async def main() -> None:
+        settings = Settings()
+        loaded = [load(Bundle.open(bundle.path), settings) for bundle in (chatter, twin)]
+        async with Catalog(loaded, settings) as catalog:
+            alias = {"targets": [{"model": "chatter-tiny"}], "shadow": {"model": "twin-tiny"}}
+            catalog.set_alias("chat", Alias.model_validate(alias))
+            context.enter(RequestContext("test"))
+            asked = Request("", PROMPT, SamplingParams(max_tokens=TOKENS, temperature=0))
+            before = counted("compared")
+            async with Generation(catalog.text("chat"), [asked]) as generation:
+                # The model's last token may come together with the one that ends the answer.
+                said = [event async for events in generation for event in events]
+                assert len(said) >= TOKENS
+                generation.end(0, 2)
+            while counted("compared") == before:
+                await asyncio.sleep(0.001)
+            assert counted("compared") - before == 2
 
     asyncio.run(asyncio.wait_for(main(), 60))
 
