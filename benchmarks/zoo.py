@@ -78,7 +78,8 @@ def _row(name: str) -> str:
         f"{spec.parameters:,}",
         spec.dataset,
         spec.metric,
-        f"{record['floor_value']:.3g}",
+        # What a floor is that has a name (an n-gram model's) was found when the member was trained.
+        f"{record['floor_value'] if isinstance(spec.floor, str) else spec.floor:.3g}",
         *_figures(result),
         f"{record['seconds'] + (record['pretraining'] or {}).get('seconds', 0):.0f}",
         ", ".join(f"{metric} {value:.4g}" for metric, value in record.get("also", {}).items()),
