@@ -102,7 +102,7 @@ class Batcher:
         Raises TooBusy before anything is parsed: under overload, most requests cost next to nothing.
         """
         rows = self._last_rows if size > SMALL else 1
-        self._waiting.check_room(self._coming_rows + rows, self._backlog)
+        self._waiting.check_room(self._coming_rows + rows, lambda: self.backlog)
         if size <= SMALL:
             return function(*args, **kwargs)
         self._coming_rows += rows
@@ -136,7 +136,7 @@ class Batcher:
     @property
     def backlog(self) -> float:
         """Seconds until what is running and waiting now is done, as far as is known."""
-        return self._backlog()
+        return self._expected_wait(0)
 
     @property
     def pressure(self) -> float:
@@ -192,7 +192,7 @@ class Batcher:
 
     def _enqueue(self, inputs: Mapping[str, Array], rows: int, length: int) -> Job:
         """Let a request wait for its turn, with whoever is there then. Raises TooBusy."""
-        self._waiting.check_room(rows, self._backlog)
+        self._waiting.check_room(rows, lambda: self.backlog)
         loop = asyncio.get_running_loop()
         deadline, shape = context.deadline(), self._layout.shape(inputs)
         job = Job(inputs, rows, length, shape, deadline, loop.time(), loop.create_future())
@@ -211,9 +211,6 @@ class Batcher:
                     self.backlog,
                 )
         self._waiting.add(job)
-
-    def _backlog(self) -> float:
-        return self._expected_wait(0)
 
     def _expected_seconds(self, rows: int, length: int) -> float:
         """Seconds until `rows` more rows of `length` would be answered."""

@@ -217,6 +217,7 @@ def test_a_stalled_engine_is_restarted_by_the_heartbeat_and_works_again(model):
                 await tokens(engine, [1])
             assert len(await tokens(engine, [1])) == 6
             assert counted("engine_restarts") == before + 1
+            assert engine.stuck_for() < 1.0
         finally:
             hanging.go.set()
         # What the lost thread says when it comes back is not heard.

@@ -1,6 +1,8 @@
 """Texts read a second time by a shadow: how many of their tokens it would have chosen, too."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,18 @@ def counted(name: str) -> float:
     return REGISTRY.get_sample_value(f"modelpress_shadow_{name}_total", LABELS) or 0.0
 
 
+@asynccontextmanager
+async def shadowed(folder: Path) -> AsyncIterator[Catalog]:
+    """A catalog where `chat` is a model whose twin reads what it answers."""
+    settings = Settings()
+    bundles = write_chatter(folder / "chatter"), write_chatter(folder / "twin", "twin")
+    loaded = [load(Bundle.open(bundle.path), settings) for bundle in bundles]
+    async with Catalog(loaded, settings) as catalog:
+        alias = {"targets": [{"model": "chatter-tiny"}], "shadow": {"model": "twin-tiny"}}
+        catalog.set_alias("chat", Alias.model_validate(alias))
+        yield catalog
+
+
 async def answered(catalog: Catalog, params: SamplingParams) -> tuple[float, float]:
     """How many tokens of one answer were compared, and how many agreed."""
     before = counted("compared"), counted("agreed")
@@ -42,16 +56,10 @@ async def answered(catalog: Catalog, params: SamplingParams) -> tuple[float, flo
 
 
 def test_a_twin_agrees_on_every_greedy_token_and_on_none_that_was_forced(tmp_path: Path):
-    chatter = write_chatter(tmp_path / "chatter")
-    twin = write_chatter(tmp_path / "twin", "twin")
     greedy = SamplingParams(max_tokens=TOKENS, temperature=0)
 
     async def main() -> None:
-        settings = Settings()
-        loaded = [load(Bundle.open(bundle.path), settings) for bundle in (chatter, twin)]
-        async with Catalog(loaded, settings) as catalog:
-            alias = {"targets": [{"model": "chatter-tiny"}], "shadow": {"model": "twin-tiny"}}
-            catalog.set_alias("chat", Alias.model_validate(alias))
+        async with shadowed(tmp_path) as catalog:
             assert await answered(catalog, greedy) == (TOKENS, TOKENS)
             token = catalog.text("chatter-tiny").model.tokenizer.token_to_id("z")
             forced = SamplingParams(max_tokens=TOKENS, temperature=0, logit_bias={token: 100})
@@ -61,9 +69,6 @@ def test_a_twin_agrees_on_every_greedy_token_and_on_none_that_was_forced(tmp_pat
 
 
 def test_what_a_stop_string_ends_is_compared_too_and_nobody_has_left(tmp_path: Path):
-    chatter = write_chatter(tmp_path / "chatter")
-    twin = write_chatter(tmp_path / "twin", "twin")
-
     def left() -> float:
         name = "modelpress_cancellations_total"
         return REGISTRY.get_sample_value(name, {"model": "chatter-tiny"}) or 0.0
@@ -75,11 +80,7 @@ def test_what_a_stop_string_ends_is_compared_too_and_nobody_has_left(tmp_path: P
         return whole
 
     async def main() -> None:
-        settings = Settings()
-        loaded = [load(Bundle.open(bundle.path), settings) for bundle in (chatter, twin)]
-        async with Catalog(loaded, settings) as catalog:
-            alias = {"targets": [{"model": "chatter-tiny"}], "shadow": {"model": "twin-tiny"}}
-            catalog.set_alias("chat", Alias.model_validate(alias))
+        async with shadowed(tmp_path) as catalog:
             text = (await answer(catalog, [])).text
             while shadow._tasks:
                 await asyncio.sleep(0.001)
@@ -96,15 +97,8 @@ def test_what_a_stop_string_ends_is_compared_too_and_nobody_has_left(tmp_path: P
 
 
 def test_of_an_answer_that_ended_before_the_model_did_only_its_own_tokens_are_compared(tmp_path: Path):
-    chatter = write_chatter(tmp_path / "chatter")
-    twin = write_chatter(tmp_path / "twin", "twin")
-
     async def main() -> None:
-        settings = Settings()
-        loaded = [load(Bundle.open(bundle.path), settings) for bundle in (chatter, twin)]
-        async with Catalog(loaded, settings) as catalog:
-            alias = {"targets": [{"model": "chatter-tiny"}], "shadow": {"model": "twin-tiny"}}
-            catalog.set_alias("chat", Alias.model_validate(alias))
+        async with shadowed(tmp_path) as catalog:
             context.enter(RequestContext("test"))
             asked = Request("", PROMPT, SamplingParams(max_tokens=TOKENS, temperature=0))
             before = counted("compared")
