@@ -62,6 +62,8 @@ def _count(path: Path, model: TextModel) -> NGramDraft:
     except (OSError, UnicodeDecodeError) as error:
         raise ServiceError(f"{path}: cannot be read as text ({error}); name a file in UTF-8") from None
     tokens = model.tokenizer.encode(text, add_special_tokens=False).ids
+    if not tokens:
+        raise ServiceError(f"{path}: there is no text in it to count; name a file that has some")
     return NGramDraft(np.array(tokens, np.int64), model.graph.vocab_size)
 
 

@@ -54,10 +54,15 @@ def test_a_text_file_may_speculate(model: TextModel, tmp_path: Path) -> None:
         assert proposed > 0
 
 
-def test_a_file_that_is_no_text_cannot_speculate(model: TextModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"\xff\xfe", "cannot be read as text"), (b"", "there is no text in it")]
+)
+def test_a_file_that_is_no_text_cannot_speculate(
+    model: TextModel, tmp_path: Path, content: bytes, said: str
+) -> None:
     corpus = tmp_path / "corpus.txt"
-    corpus.write_bytes(b"\xff\xfe")
-    with pytest.raises(ServiceError, match=r"corpus\.txt: cannot be read as text"):
+    corpus.write_bytes(content)
+    with pytest.raises(ServiceError, match=rf"corpus\.txt: {said}"):
         scheduling(model, Settings(speculate=(str(corpus),)))
 
 
