@@ -64,12 +64,13 @@ class KVCache:
             buffer[target, :, :length] = buffer[source, :, :length]
 
     def swap(self, one: int, other: int) -> None:
-        """Exchange two rows."""
-        length = int(self.lengths[[one, other]].max())
+        """Exchange two rows. Takes as long as copying the longer one."""
+        shorter, longer = (one, other) if self.lengths[one] <= self.lengths[other] else (other, one)
+        few, many = self.lengths[[shorter, longer]].tolist()
         for buffer in self.buffers:
-            kept = buffer[one, :, :length].copy()
-            buffer[one, :, :length] = buffer[other, :, :length]
-            buffer[other, :, :length] = kept
+            kept = buffer[shorter, :, :few].copy()
+            buffer[shorter, :, :many] = buffer[longer, :, :many]
+            buffer[longer, :, :few] = kept
         self.lengths[[one, other]] = self.lengths[[other, one]]
         self.grow(slice(0, 0), 0)
 

@@ -3,7 +3,7 @@
 Whoever comes while a long prompt is being read waits for the rest of a chunk, so a chunk must not take many
 times what the newcomer's own, short prompt does. How many tokens that is depends on the kernels: a call's
 time is a base and a slope, and with 4-bit weights it is nearly all slope. The trade-off: a few calls before
-the first request.
+the first request. A prompt's last chunk may be longer by a third (`scheduler.REST`).
 """
 
 import statistics

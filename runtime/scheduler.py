@@ -32,6 +32,9 @@ PREFILL_CHUNK = 64
 # A prompt that nobody waits beside is read in longer chunks: fewer operators to start, fuller kernels. Not
 # twice as long: whoever comes meanwhile waits for the rest of one.
 ALONE = 1.5
+# What is left of a prompt after a chunk is read with it where it is at most a third of one: starting a call
+# costs as much as reading a dozen tokens.
+REST = 1 / 3
 
 
 class Scheduler:
@@ -71,6 +74,8 @@ class Scheduler:
         self._waiting: list[tuple[tuple[int, int], Sequence]] = []
         self._running: list[Sequence] = []
         self._decoding = 0
+        # Whose prompt the last step has read: it decodes from the next one on.
+        self._read: Sequence | None = None
         self._shortest_is_next = True
         self._preemptions = self._hit_tokens = self._query_tokens = 0
 
@@ -123,6 +128,7 @@ class Scheduler:
 
     def step(self) -> list[TokenEvent]:
         """Decode one token for every sequence that is ready, then read one more chunk of a prompt."""
+        self._join()
         self._preempt()
         self._admit()
         events = self._decode() if self._decoding else []
@@ -181,16 +187,30 @@ class Scheduler:
             self.decoder.encode(slot, np.array(sequence.source))
         self._load_prefix(slot)
         start = int(self.decoder.lengths[slot])
-        alone = len(self._running) == 1 and not self._waiting
-        size = int(self._chunk * ALONE) if alone else self._chunk
-        chunk = np.array(sequence.tokens[start : start + size])
+        chunk = np.array(sequence.tokens[start : start + self._chunk_size(len(sequence.tokens) - start)])
         logits = self.decoder.prefill(slot, chunk, sequence.adapter)
         self._save_prefix(slot)
         if self.decoder.lengths[slot] < len(sequence.tokens):
             return []
-        self._swap(slot, self._decoding)
-        self._decoding += 1
-        return self._extend(self._decoding - 1, logits[None])
+        self._read = sequence
+        return self._extend(slot, logits[None])
+
+    def _chunk_size(self, left: int) -> int:
+        """How many of the tokens that are left of a prompt are read now."""
+        alone = len(self._running) == 1 and not self._waiting
+        size = int(self._chunk * ALONE) if alone else self._chunk
+        return left if left <= size * (1 + REST) else size
+
+    def _join(self) -> None:
+        """Let the sequence whose prompt has been read decode beside the others, in the slot after theirs.
+
+        That may mean to copy another's keys and values out of it: not while the first token waits.
+        """
+        for slot in range(self._decoding, len(self._running)):
+            if self._running[slot] is self._read:
+                self._swap(slot, self._decoding)
+                self._decoding += 1
+        self._read = None
 
     def _next_to_prefill(self) -> int:
         """Of the best priority, the prompt with the least left to read and the oldest one in turn.
