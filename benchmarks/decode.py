@@ -10,7 +10,7 @@ are printed, so that a noisy neighbour disturbs all alike. An engine that cannot
 table. float32 is left out for its time and memory; `--all` adds it. llama.cpp is built without its AMX
 kernels: release 0.3.36 of its Python package crashes in them (`peers.sh`). 4-bit weights are in groups of 64,
 ours and the others' alike, but for llama.cpp's, which are of 32. The output head has 8 bits in our int4, as
-in llama.cpp's and OpenVINO's, and 4 in int4-head4-kv8, as in onnxruntime-genai's.
+in llama.cpp's and OpenVINO's, and 4 where it is called head4, as in onnxruntime-genai's.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from compress.machine import machine
 HERE = Path(__file__).resolve().parent
 THREADS = 2
 ENGINES = {
-    "modelpress": ("int8", "int4", "int4-head4-kv8", "auto", "auto-kv8"),
+    "modelpress": ("int8", "int4", "int4-head4-kv8", "auto", "auto-head4-kv8"),
     "llama_cpp": ("q4_0", "q8_0"),
     "openvino_genai": ("int8", "int4"),
     "onnxruntime_genai": ("int4",),

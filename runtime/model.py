@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llguidance import LLTokenizer
 from onnxruntime import InferenceSession
 
 from runtime.adapters import Adapters, adapter_inputs
@@ -26,6 +25,9 @@ from runtime.session import open_session
 from runtime.speculation import DraftModel, Proposer
 from runtime.tensor import TensorModel
 from runtime.text import TextStream
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 # Of a scheduler's memory, what running sequences may take; the rest keeps shared prefixes.
 ROWS_SHARE = 0.75
@@ -67,7 +69,7 @@ class TextModel:
         return tokens
 
     @cached_property
-    def grammar_tokenizer(self) -> LLTokenizer:
+    def grammar_tokenizer(self) -> "LLTokenizer":
         """The tokenizer that a `runtime.constraint.Constraint` is made with; the first use builds it."""
         return grammar_tokenizer(self.tokenizer, self._processing.eos_ids)
 

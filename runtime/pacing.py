@@ -16,12 +16,12 @@ from runtime.decoder import Decoder
 from runtime.scheduler import ALONE, PREFILL_CHUNK
 
 # A short prompt, and the longest chunk of one that is alone.
-SHORT, LONGEST = 16, int(PREFILL_CHUNK * ALONE)
+SHORT, LONGEST = 16, PREFILL_CHUNK * ALONE
 # Chunks are multiples of this: where the rows of a call share a scale, answers differ a little with its size.
 STEP = 8
 # A chunk takes at most so many times what SHORT tokens take. Who comes in the middle of one then has a first
 # token after 1 + PATIENCE / 2 times the time on an idle engine and a little more; at most 3 is wanted.
-PATIENCE = 3.2
+PATIENCE = 3.0
 ROUNDS, SECONDS = 5, 0.5
 
 

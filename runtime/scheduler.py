@@ -29,9 +29,9 @@ __all__ = ["FinishReason", "Request", "Scheduler", "SchedulerStatistics", "Token
 
 # At most; `runtime.pacing` says how many where that takes long.
 PREFILL_CHUNK = 64
-# A prompt that nobody waits beside is read in longer chunks: fewer operators to start, fuller kernels. Not
-# twice as long: whoever comes meanwhile waits for the rest of one.
-ALONE = 1.5
+# A prompt that nobody waits beside is read in chunks so many times as long: fewer operators to start, fuller
+# kernels. Whoever comes meanwhile waits for the rest of one.
+ALONE = 2
 # What is left of a prompt after a chunk is read with it where it is at most a third of one: starting a call
 # costs as much as reading a dozen tokens.
 REST = 1 / 3
@@ -198,7 +198,7 @@ class Scheduler:
     def _chunk_size(self, left: int) -> int:
         """How many of the tokens that are left of a prompt are read now."""
         alone = len(self._running) == 1 and not self._waiting
-        size = int(self._chunk * ALONE) if alone else self._chunk
+        size = self._chunk * ALONE if alone else self._chunk
         return left if left <= size * (1 + REST) else size
 
     def _join(self) -> None:

@@ -1,7 +1,8 @@
 """modelpress from its Python loop: requests go through the scheduler, as when served.
 
 Precisions: fp32, int8, int4 (the output head in 8 bits), int4-head4 (in 4, too), auto, which has a graph for
-each size of a call, and with -kv8 keys and values in 8 bits. It runs in the project's own environment.
+each size of a call, auto-head4, and with -kv8 keys and values in 8 bits. It runs in the project's own
+environment.
 """
 
 import shutil
@@ -26,15 +27,18 @@ from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler
 
 INT4: dict[str, Any] = {"scheme": "int4", "group_size": GROUP_SIZE}
+INT4_HEAD4 = {**INT4, "head_bits": 4}
+INT8 = {"scheme": "int8-dynamic"}
 KV8 = {"method": "kv-cache", "dtype": "int8", "samples": 8}
 # What a precision is made from, and how.
 STEPS: dict[str, tuple[str, dict[str, Any]]] = {
-    "int8": ("fp32", {"method": "quantize", "scheme": "int8-dynamic"}),
+    "int8": ("fp32", {"method": "quantize", **INT8}),
     "int4": ("fp32", {"method": "quantize", **INT4}),
-    "int4-head4": ("fp32", {"method": "quantize", **INT4, "head_bits": 4}),
-    "auto": ("fp32", {"method": "phases", "graphs": [INT4, {"scheme": "int8-dynamic"}]}),
+    "int4-head4": ("fp32", {"method": "quantize", **INT4_HEAD4}),
+    "auto": ("fp32", {"method": "phases", "graphs": [INT4, INT8]}),
+    "auto-head4": ("fp32", {"method": "phases", "graphs": [INT4_HEAD4, INT8]}),
     "int4-head4-kv8": ("int4-head4", KV8),
-    "auto-kv8": ("auto", KV8),
+    "auto-head4-kv8": ("auto-head4", KV8),
 }
 # Room for the longest workload; a slot reserves it all.
 CAPACITY, SLOTS = 1152, 32

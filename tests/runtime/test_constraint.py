@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +121,8 @@ def test_a_copy_goes_its_own_way(tokenizer: Tokenizer, grammars: Any) -> None:
 def test_a_form_that_is_too_large_is_refused(grammars: Any, schema: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="output format cannot be used"):
         Constraint.json_schema(schema, grammars)
+
+
+def test_the_matcher_is_loaded_only_where_a_form_is_asked_for() -> None:
+    code = "import runtime.model, runtime.scheduler, sys; sys.exit('llguidance' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

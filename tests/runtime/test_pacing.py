@@ -63,7 +63,7 @@ def test_a_measured_scheduler_answers_as_any_other(parts: tuple[Any, Any]) -> No
     decoder = Slow(*parts, 1, slope=1.0)
     wanted = Decoder(*parts, 1).prefill(0, np.arange(60))
     scheduler = Scheduler(decoder, prefill_chunk=measured_chunk(decoder, lambda: decoder.seconds))
-    chunk = int(scheduler._chunk * ALONE)
+    chunk = scheduler._chunk * ALONE
     for start in range(0, 60, chunk):
         logits = decoder.prefill(0, np.arange(60)[start : start + chunk])
     np.testing.assert_allclose(logits, wanted, atol=1e-5)

@@ -156,13 +156,13 @@ def test_a_prompt_is_read_in_longer_chunks_while_nobody_else_is_there(decoder: D
     scheduler = Scheduler(decoder, prefill_chunk=8)
     scheduler.add(Request("long", prompt(56), GREEDY))
     scheduler.step()
-    assert decoder.lengths[0] == 12
+    assert decoder.lengths[0] == 16
     scheduler.add(Request("waiting", prompt(56), GREEDY))
     scheduler.step()
-    assert decoder.lengths[:2].tolist() == [20, 0]
+    assert decoder.lengths[:2].tolist() == [24, 0]
 
 
-@pytest.mark.parametrize(("length", "calls"), [(12, 1), (16, 1), (17, 2), (28, 2), (29, 3)])
+@pytest.mark.parametrize(("length", "calls"), [(16, 1), (21, 1), (22, 2), (37, 2), (38, 3)])
 def test_a_short_rest_is_read_with_the_chunk_before_it(decoder: Decoder, length: int, calls: int) -> None:
     scheduler = Scheduler(decoder, prefill_chunk=8)
     scheduler.add(Request("a", prompt(length), GREEDY))
@@ -176,9 +176,9 @@ def test_a_first_token_does_not_wait_for_another_prompts_cache_to_move(decoder: 
     scheduler.step()
     scheduler.add(Request("short", [1, 2], GREEDY))
     assert [event.request_id for event in scheduler.step()] == ["short"]
-    assert decoder.lengths.tolist() == [12, 2, 0]
+    assert decoder.lengths.tolist() == [16, 2, 0]
     assert [event.request_id for event in scheduler.step()] == ["short"]
-    assert decoder.lengths.tolist() == [3, 20, 0]
+    assert decoder.lengths.tolist() == [3, 24, 0]
 
 
 def test_a_stream_of_short_prompts_does_not_starve_a_long_one(decoder: Decoder) -> None:
