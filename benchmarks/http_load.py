@@ -7,8 +7,10 @@ those.
 """
 
 import asyncio
+import selectors
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -112,11 +114,23 @@ async def closed(url: str, body: bytes, clients: int, seconds: float) -> Result:
     return result
 
 
+def run_on_time(load: Coroutine[None, None, Result]) -> Result:
+    """Run an open loop on select(): its waits end on time, where epoll's are whole milliseconds.
+
+    With those, requests that are planned a third of a millisecond apart leave three at once.
+    """
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        return runner.run(load)
+
+
 async def opened(
     url: str, body: bytes, rate: float, seconds: float, *, connections: int = 256, **headers: str
 ) -> Result:
-    """`rate` requests a second at even times, whatever becomes of the ones before."""
-    free, result = asyncio.Queue[Connection](), Result()
+    """`rate` requests a second at even times, whatever becomes of the ones before.
+
+    As clients' pools do, it takes the connection that was used last: of 256, few are in use, and warm.
+    """
+    free, result = asyncio.LifoQueue[Connection](), Result()
     for connection in await connect(url, connections):
         free.put_nowait(connection)
     request, tasks = post(url, body, **headers), set()

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import psutil
-from http_load import Result, closed, opened
+from http_load import Result, closed, opened, run_on_time
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -29,6 +29,7 @@ import serving_servers as servers  # noqa: E402
 from serving_model import PIXELS, write_mlp  # noqa: E402
 from serving_overload import WIDE, overload  # noqa: E402
 from serving_report import command, say, write  # noqa: E402
+from stalls import stalls  # noqa: E402
 
 VALUES = [i / PIXELS for i in range(PIXELS)]
 TENSOR = {"name": "pixels", "shape": [1, PIXELS], "datatype": "FP32", "data": VALUES}
@@ -117,10 +118,12 @@ def compare(url: str, served: str, seconds: float) -> tuple[float, float]:
 def half_load(urls: tuple[str, str], rates: tuple[float, float], seconds: float) -> None:
     """Latencies from the planned send times, of each at half of what it can do: the median of rounds.
 
-    The client is on the same cores, so the bare handler's tail is what the machine itself makes of one.
+    The client is on the same cores, so the bare handler's tail is what the machine itself makes of one; and
+    how often it stops two programs for a while is said before.
     """
+    say(f"machine       takes a core away {stalls()}")
     rounds = [
-        [asyncio.run(opened(url, BODY, rate / 2, seconds)) for url, rate in zip(urls, rates, strict=True)]
+        [run_on_time(opened(url, BODY, rate / 2, seconds)) for url, rate in zip(urls, rates, strict=True)]
         for _ in range(ROUNDS)
     ]
     for name, rate, results in zip(

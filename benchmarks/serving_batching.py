@@ -1,6 +1,8 @@
 """Dynamic batching: rows a second at saturation beside the best batch offline, and one client's latency.
 
-The batcher runs on uvloop, as it does in the service.
+With as many clients as a batch has rows, nobody waits while one runs, and then the model waits for all of
+them to ask again; with several times as many, the next batch is there. The batcher runs on uvloop, as it does
+in the service.
 """
 
 import asyncio
@@ -19,7 +21,8 @@ from service.pool import Pool
 from service.served import made_up, warm_up
 from service.traffic import Traffic
 
-CLIENTS = 64
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+CLIENTS = (64, 256)
 LENGTH = 32
 
 
@@ -27,13 +30,14 @@ def batching(folder: Path, seconds: float) -> None:
     """Both ratios, of the batcher in this process: what HTTP costs is measured elsewhere."""
     model = TensorModel(Bundle.open(folder))
     row = made_up(model.manifest, 1, LENGTH)
-    offline = max(_offline(model, rows, seconds) for rows in (1, 2, 4, 8, 16, 32, 64))
+    offline = max(_offline(model, rows, seconds) for rows in ROWS)
     alone = _alone(model, row)
-    rate, latency = uvloop.run(_batched(model, row, seconds))
-    say(
-        f"batching      offline {offline:.0f} rows/s   batcher {rate:.0f} rows/s   "
-        f"ratio {rate / offline:.2f} (bar 0.85), {CLIENTS} clients"
-    )
+    rates, latency = uvloop.run(_batched(model, row, seconds))
+    for clients, rate in zip(CLIENTS, rates, strict=True):
+        say(
+            f"batching      offline {offline:.0f} rows/s   batcher {rate:.0f} rows/s   "
+            f"ratio {rate / offline:.2f} (bar 0.85), {clients} clients, batches of up to {ROWS[-1]}"
+        )
     say(
         f"one client    model {1000 * alone:.3f} ms   batcher {1000 * latency:.3f} ms   "
         f"ratio {latency / alone:.2f} (bar 1.3)"
@@ -60,12 +64,12 @@ def _timed(model: TensorModel, row: Mapping[str, Array]) -> float:
     return time.perf_counter() - started
 
 
-async def _batched(model: TensorModel, row: Mapping[str, Array], seconds: float) -> tuple[float, float]:
+async def _batched(model: TensorModel, row: Mapping[str, Array], seconds: float) -> tuple[list[float], float]:
     pool, traffic = Pool(1, 1), Traffic()
     batcher = Batcher(model, pool, traffic, cost=warm_up(model))
     # Largest batches are found under load: a moment to learn.
-    await _saturated(batcher, row, seconds / 2)
-    rate = await _saturated(batcher, row, seconds)
+    await _saturated(batcher, row, seconds / 2, CLIENTS[0])
+    rates = [await _saturated(batcher, row, seconds, clients) for clients in CLIENTS]
     times = []
     for _ in range(200):
         started = time.perf_counter()
@@ -73,10 +77,10 @@ async def _batched(model: TensorModel, row: Mapping[str, Array], seconds: float)
         times.append(time.perf_counter() - started)
     await batcher.stop()
     pool.close()
-    return rate, _median(times)
+    return rates, _median(times)
 
 
-async def _saturated(batcher: Batcher, row: Mapping[str, Array], seconds: float) -> float:
+async def _saturated(batcher: Batcher, row: Mapping[str, Array], seconds: float, clients: int) -> float:
     count, started = 0, time.perf_counter()
 
     async def client() -> None:
@@ -85,7 +89,7 @@ async def _saturated(batcher: Batcher, row: Mapping[str, Array], seconds: float)
             await batcher.run(row)
             count += 1
 
-    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    await asyncio.gather(*(client() for _ in range(clients)))
     return count / (time.perf_counter() - started)
 
 

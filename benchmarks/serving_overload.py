@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from http_load import closed, opened
+from http_load import closed, opened, run_on_time
 from serving_model import PIXELS, write_mlp
 from serving_report import say
 from serving_servers import ours
@@ -33,7 +33,7 @@ def overload(seconds: float, rounds: int = 3) -> None:
         with ours(Path(folder) / "wide") as (url, _):
             target, body = f"{url}/v2/models/digits-fp32/infer", _body(rows)
             asyncio.run(closed(target, body, CLIENTS, seconds))
-            pairs = [asyncio.run(_round(target, body, seconds)) for _ in range(rounds)]
+            pairs = [_round(target, body, seconds) for _ in range(rounds)]
     # A machine that slows down between two rounds must not set one's capacity against another's goodput.
     capacity, goodput, *shares = sorted(pairs, key=lambda pair: pair[1] / pair[0])[len(pairs) // 2]
     ratios = " ".join(f"{good / whole:.2f}" for whole, good, *_ in pairs)
@@ -45,12 +45,12 @@ def overload(seconds: float, rounds: int = 3) -> None:
     )
 
 
-async def _round(target: str, body: bytes, seconds: float) -> tuple[float, float, float, float]:
+def _round(target: str, body: bytes, seconds: float) -> tuple[float, float, float, float]:
     """The capacity, the goodput at twice that, and the client's share of the cores at each."""
     cores, started = available_cores(), time.process_time()
-    whole = await closed(target, body, CLIENTS, 2 * seconds)
+    whole = asyncio.run(closed(target, body, CLIENTS, 2 * seconds))
     between = time.process_time()
-    twice = await opened(target, body, 2 * whole.rate, 2 * seconds, X_Request_Timeout=str(DEADLINE))
+    twice = run_on_time(opened(target, body, 2 * whole.rate, 2 * seconds, X_Request_Timeout=str(DEADLINE)))
     shares = (between - started) / whole.seconds, (time.process_time() - between) / twice.seconds
     return whole.rate, twice.in_time(DEADLINE) / twice.seconds, shares[0] / cores, shares[1] / cores
 

@@ -1,7 +1,8 @@
 """Streaming text: tokens a second through HTTP beside the engine's own, the same prompts and slots.
 
 A small model's token costs the engine little more than the event loop; one of a realistic size shows what a
-deployment would see. The rounds alternate, and the ratio is taken within each.
+deployment would see. Once all clients begin at one moment and have one stream each, and once each has
+several, one after another. The rounds alternate, and the ratio is taken within each.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from runtime.sampling import SamplingParams
 from runtime.scheduler import Request
 
 CLIENTS = 8
+# Each client's, one after another.
+STREAMS = (1, 4)
 PROMPT = "def main("
 # About two seconds of the engine's time, and never more than a context of 256 holds.
 SECONDS, MOST_TOKENS, FEWEST_TOKENS = 2.0, 192, 16
@@ -33,27 +36,29 @@ def streaming(folders: Sequence[Path], rounds: int = 5) -> None:
     """Both rates for each model: the median of interleaved rounds' ratios."""
     with tempfile.TemporaryDirectory() as temporary:
         for index, folder in enumerate(folders):
-            _streaming(text_bundle(folder, Path(temporary) / str(index)), rounds)
+            bundle = text_bundle(folder, Path(temporary) / str(index))
+            with ours(bundle.path) as (url, process):
+                _streaming(bundle, url, process, rounds)
 
 
-def _streaming(bundle: Bundle, rounds: int) -> None:
+def _streaming(bundle: Bundle, url: str, process: psutil.Process, rounds: int) -> None:
     model, tag = TextModel(bundle), bundle.manifest.tag
     by_itself(model, FEWEST_TOKENS)
     tokens = int(SECONDS * by_itself(model, FEWEST_TOKENS) / CLIENTS)
     tokens = max(FEWEST_TOKENS, min(MOST_TOKENS, tokens))
-    pairs = []
-    with ours(bundle.path) as (url, process):
-        asyncio.run(through_http(url, tag, tokens))
-        started = _processor_seconds(process)
+    asyncio.run(through_http(url, tag, tokens))
+    for streams in STREAMS:
+        pairs, started = [], _processor_seconds(process)
         for _ in range(rounds):
-            pairs.append((by_itself(model, tokens), asyncio.run(through_http(url, tag, tokens))))
-        spent = (_processor_seconds(process) - started) / (rounds * tokens * CLIENTS)
-    own, http = sorted(pairs, key=lambda pair: pair[1] / pair[0])[rounds // 2]
-    say(
-        f"streaming     {tag}: engine {own:.0f} tokens/s   through HTTP {http:.0f} tokens/s   "
-        f"ratio {http / own:.2f} (bar 0.95), {CLIENTS} clients; the server's processor time "
-        f"{1e6 * spent:.0f} us a token, the engine's included"
-    )
+            own = by_itself(model, tokens, streams)
+            pairs.append((own, asyncio.run(through_http(url, tag, tokens, streams))))
+        spent = (_processor_seconds(process) - started) / (rounds * tokens * CLIENTS * streams)
+        own, http = sorted(pairs, key=lambda pair: pair[1] / pair[0])[rounds // 2]
+        say(
+            f"streaming     {tag}, {streams} a client: engine {own:.0f} tokens/s   through HTTP {http:.0f} "
+            f"tokens/s   ratio {http / own:.2f} (bar 0.95), {CLIENTS} clients; the server's processor time "
+            f"{1e6 * spent:.0f} us a token, the engine's included"
+        )
 
 
 def _processor_seconds(process: psutil.Process) -> float:
@@ -80,11 +85,11 @@ def text_bundle(folder: Path, target: Path) -> Bundle:
     return write_bundle(target, manifest, files | {"tokenizer.json": folder.parent / "tokenizer.json"})
 
 
-def by_itself(model: TextModel, tokens: int) -> float:
+def by_itself(model: TextModel, tokens: int, streams: int = 1) -> float:
     """Tokens a second of the scheduler alone."""
     scheduler = model.scheduler(CLIENTS)
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
-    for index in range(CLIENTS):
+    for index in range(CLIENTS * streams):
         scheduler.add(Request(str(index), model.encode(PROMPT), params))
     started, count = time.perf_counter(), 0
     while scheduler.has_work:
@@ -92,20 +97,22 @@ def by_itself(model: TextModel, tokens: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-async def through_http(url: str, tag: str, tokens: int) -> float:
-    """Tokens a second of as many streams at once."""
+async def through_http(url: str, tag: str, tokens: int, streams: int = 1) -> float:
+    """Tokens a second of as many clients at once."""
     body = {"model": tag, "prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     request = json.dumps(body | {"stream": True}).encode()
     started = time.perf_counter()
-    await asyncio.gather(*(_stream(url, request) for _ in range(CLIENTS)))
-    return CLIENTS * tokens / (time.perf_counter() - started)
+    await asyncio.gather(*(_client(url, request, streams) for _ in range(CLIENTS)))
+    return CLIENTS * streams * tokens / (time.perf_counter() - started)
 
 
-async def _stream(url: str, body: bytes) -> None:
-    """One stream to its end. Reading raw bytes: the client shares the server's cores."""
+async def _client(url: str, body: bytes, streams: int) -> None:
+    """Streams to their ends. Reading raw bytes: the client shares the server's cores."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**24)
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    await reader.readuntil(b"data: [DONE]")
+    for _ in range(streams):
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        # The end of a chunked answer.
+        await reader.readuntil(b"\r\n0\r\n\r\n")
     writer.close()
