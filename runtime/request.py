@@ -39,6 +39,7 @@ class TokenEvent:
     finish_reason: FinishReason | None = None
     logprob: TokenLogprob | None = None
     cached_tokens: int = 0
+    is_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,13 +59,15 @@ class Sequence:
         self, token: int, logprob: TokenLogprob | None, eos_ids: Collection[int], limit: int
     ) -> TokenEvent:
         """Take the token that was chosen. `limit` is how many tokens a sequence may have in the cache."""
-        cached = 0 if self.answer_length else self.cached_tokens
+        first = not self.answer_length
+        cached = self.cached_tokens if first else 0
         params = self.request.params
         if token in params.stop_token_ids or (token in eos_ids and not params.ignore_eos):
-            return TokenEvent(self.request.id, None, "stop", None, cached)
+            return TokenEvent(self.request.id, None, "stop", None, cached, first)
         self.tokens.append(token)
         self.counts.note(token)
-        return TokenEvent(self.request.id, token, self._finish_reason(token, limit), logprob, cached)
+        reason = self._finish_reason(token, limit)
+        return TokenEvent(self.request.id, token, reason, logprob, cached, first)
 
     def _finish_reason(self, token: int, limit: int) -> FinishReason | None:
         if constraint := self.request.constraint:

@@ -75,10 +75,7 @@ async def complete(
     """
     streams, said = [engine.model.text_stream(stop) for _ in asked], [0] * len(asked)
     async with Generation(engine, asked, refused) as generation:
-        async for events in generation:
-            grown: dict[int, list[TokenEvent]] = {}
-            for index, event in events:
-                grown.setdefault(index, []).append(event)
+        async for grown in generation:
             for index, latest in grown.items():
                 piece = _piece(index, latest, streams[index])
                 said[index] += piece.tokens

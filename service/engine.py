@@ -28,7 +28,7 @@ STOP_SECONDS = 5.0
 # Weight of the newest answer in the mean time that an answer holds its slot.
 NEWEST = 0.2
 
-# What was told at once is one letter; an error is a request's last one.
+# What was told at once of one request is a letter; an error is its last one.
 Mailbox = asyncio.Queue[list[TokenEvent] | tuple[str, Exception]]
 
 
@@ -226,25 +226,25 @@ class Engine:
         )
 
     def _deliver(self, events: list[TokenEvent]) -> None:
-        now, generated = self._relay.loop.time(), 0
-        letters: dict[Mailbox, list[TokenEvent]] = {}
+        letters: dict[str, list[TokenEvent]] = {}
         for event in events:
-            generated += event.token_id is not None
-            if ticket := self._tickets.get(event.request_id):
-                self._note(ticket, event, now)
-                letters.setdefault(ticket.mailbox, []).append(event)
-        for mailbox, letter in letters.items():
-            mailbox.put_nowait(letter)
-        self._generated.inc(generated)
+            letters.setdefault(event.request_id, []).append(event)
+        now, silent = self._relay.loop.time(), 0
+        for request_id, letter in letters.items():
+            silent += letter[-1].token_id is None
+            if ticket := self._tickets.get(request_id):
+                self._note(ticket, letter, now)
+                ticket.mailbox.put_nowait(letter)
+        self._generated.inc(len(events) - silent)
 
-    def _note(self, ticket: _Ticket, event: TokenEvent, now: float) -> None:
-        ticket.tokens += event.token_id is not None
+    def _note(self, ticket: _Ticket, letter: list[TokenEvent], now: float) -> None:
+        ticket.tokens += len(letter) - (letter[-1].token_id is None)
         if ticket.first is None:
             ticket.first = now
             self._silent_tokens -= ticket.prompt_tokens
             if ticket.timer:
                 ticket.timer.cancel()
-        if event.finish_reason:
+        if letter[-1].finish_reason:
             self._succeed(ticket, now)
 
     def _succeed(self, ticket: _Ticket, now: float) -> None:

@@ -7,8 +7,11 @@ chunk is being sent; an abandoned generation would keep its slot until then.
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
+
+from service.disconnect import while_connected
+
+HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
 class EventStream:
@@ -21,17 +24,20 @@ class EventStream:
         self._first, self._events = first, events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it. Raises ClientDisconnect where the client hangs up before the end."""
         async with aclosing(self._events):
-            response = StreamingResponse(
-                self._frames(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-            )
-            await response(scope, receive, send)
+            await while_connected(receive, self._send(send))
 
-    async def _frames(self) -> AsyncGenerator[bytes, None]:
-        yield _frame(self._first)
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send(_event(self._first))
         async for event in self._events:
-            yield _frame(event)
-        yield _frame(b"[DONE]")
+            await send(_event(event))
+        await send({"type": "http.response.body", "body": _frame(b"[DONE]")})
+
+
+def _event(data: bytes) -> dict[str, object]:
+    return {"type": "http.response.body", "body": _frame(data), "more_body": True}
 
 
 def _frame(data: bytes) -> bytes:

@@ -13,7 +13,7 @@ from service.engine import Engine, Mailbox
 
 @dataclass(slots=True)
 class Generation:
-    """Iterate for what has come since the last time, as (prompt's index, event), one or more.
+    """Iterate for what has come since the last time: events by their prompt's index, one or more.
 
     Leaving the context frees the slots that are left. Whoever iterates says by `end` when an answer is whole.
 
@@ -27,7 +27,6 @@ class Generation:
     refused: dict[int, InputError] | None = None
     _mailbox: Mailbox = field(default_factory=asyncio.Queue)
     _live: dict[str, int] = field(default_factory=dict)
-    _silent: set[str] = field(default_factory=set)
     _started: float = 0.0
     # By index, the tokens that the shadow will read; empty where there is none.
     _said: dict[int, list[int]] = field(default_factory=dict)
@@ -36,7 +35,6 @@ class Generation:
     async def __aenter__(self) -> "Generation":
         ids = self.engine.admit(self.requests, self._mailbox)
         self._live = {request_id: index for index, request_id in enumerate(ids)}
-        self._silent = set(ids)
         if context.text_shadow():
             self._said = {index: [] for index in self._live.values()}
         self._started = perf_counter()
@@ -52,13 +50,14 @@ class Generation:
     def __aiter__(self) -> "Generation":
         return self
 
-    async def __anext__(self) -> list[tuple[int, TokenEvent]]:
+    async def __anext__(self) -> dict[int, list[TokenEvent]]:
         while self._live and self._error is None:
-            events = self._open(await self._mailbox.get())
+            found: dict[int, list[TokenEvent]] = {}
+            self._open(await self._mailbox.get(), found)
             while not self._mailbox.empty():
-                events += self._open(self._mailbox.get_nowait())
-            if events:
-                return events
+                self._open(self._mailbox.get_nowait(), found)
+            if found:
+                return found
         if self._error:
             raise self._error
         raise StopAsyncIteration
@@ -83,20 +82,15 @@ class Generation:
         """The request of a prompt that is being answered."""
         return next((request_id for request_id, at in self._live.items() if at == index), None)
 
-    def _open(self, letter: list[TokenEvent] | tuple[str, Exception]) -> list[tuple[int, TokenEvent]]:
+    def _open(
+        self, letter: list[TokenEvent] | tuple[str, Exception], found: dict[int, list[TokenEvent]]
+    ) -> None:
+        """Add a letter's events to those that were `found`, unless their prompt has been let go."""
         if isinstance(letter, tuple):
             self._note_error(*letter)
-            return []
-        if self._error:
-            return []
-        return [(index, event) for event in letter if (index := self._take(event)) is not None]
-
-    def _take(self, event: TokenEvent) -> int | None:
-        """The index of an event's prompt; None if that has been let go."""
-        index = self._live.get(event.request_id)
-        if index is not None:
-            self._note(index, event)
-        return index
+        elif self._error is None and (index := self._live.get(letter[0].request_id)) is not None:
+            self._note(index, letter)
+            found.setdefault(index, []).extend(letter)
 
     def _note_error(self, request_id: str, error: Exception) -> None:
         if self.refused is None or not isinstance(error, InputError):
@@ -107,13 +101,13 @@ class Generation:
             self.refused[index] = error
             self.drop(index)
 
-    def _note(self, index: int, event: TokenEvent) -> None:
-        if event.request_id in self._silent:
-            self._silent.remove(event.request_id)
+    def _note(self, index: int, letter: list[TokenEvent]) -> None:
+        first, last = letter[0], letter[-1]
+        if first.is_first:
             waited = perf_counter() - self._started
             metrics.TIME_TO_FIRST_TOKEN.labels(self.engine.manifest.tag).observe(waited)
-        if event.token_id is not None and index in self._said:
-            self._said[index].append(event.token_id)
-        if event.finish_reason:
-            del self._live[event.request_id]
-            self.engine.forget(event.request_id, finished=True)
+        if index in self._said:
+            self._said[index] += [event.token_id for event in letter if event.token_id is not None]
+        if last.finish_reason:
+            del self._live[last.request_id]
+            self.engine.forget(last.request_id, finished=True)

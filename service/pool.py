@@ -40,8 +40,11 @@ class Pool:
         finally:
             self._pending -= 1
 
-    async def parse(self, function: Callable[P, T], size: int, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` on `size` bytes: at once where they are few, in a thread where they are many."""
+    async def parse(self, function: Callable[P, T], size: float, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` on `size` bytes: at once where they are few, in a thread where they are many.
+
+        What takes as long as parsing so many bytes of JSON counts like them.
+        """
         if size <= SMALL:
             return function(*args, **kwargs)
         return await self.run(function, *args, **kwargs)

@@ -21,8 +21,8 @@ from service import metrics
 
 logger = logging.getLogger("modelpress.service")
 
-# No screen shows tokens apart that are closer than this; a step that takes longer is told at once.
-TELL_SECONDS = 0.01
+# Nobody reads tokens apart that are closer than this; a step that takes longer is told at once.
+TELL_SECONDS = 0.02
 
 Command = Callable[[Scheduler], None]
 
@@ -111,9 +111,9 @@ class Stepper:
         return False
 
     def _is_due(self) -> bool:
-        """Whether somebody waits: for an answer's end, or for the first step after a command or a while."""
+        """Whether somebody waits: for an answer's beginning or end, or for the first step after a while."""
         late = monotonic() - self._told >= TELL_SECONDS
-        return late or any(event.finish_reason for event in self._untold)
+        return late or any(event.is_first or event.finish_reason for event in self._untold)
 
     def _tell(self) -> None:
         """Say what the steps since the last time gave, unless nobody is to hear of it any more."""
@@ -135,6 +135,5 @@ class Stepper:
             if command is None:
                 return False
             self._busy_since = monotonic()
-            self._told = 0.0
             command(scheduler)
             self._figures.note(scheduler)

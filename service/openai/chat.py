@@ -60,6 +60,11 @@ class ChatBody(SamplingBody):
             raise ValueError("top_logprobs goes with 'logprobs': true")
         return self
 
+    @property
+    def characters(self) -> int:
+        """Of all messages."""
+        return sum(len(part.text) for message in self.messages for part in message.content)
+
     def room(self, engine: Engine, prompt: list[int]) -> int:
         """How many tokens the answer may have."""
         asked = self.max_completion_tokens or self.max_tokens
@@ -100,7 +105,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     """`POST /v1/chat/completions`."""
     catalog, body = request.app.state.catalog, await read(request, ChatBody)
     engine, adapter = choose(catalog, body.model, body.adapter)
-    asked = await catalog.pool.run(_prepare, engine, adapter, body)
+    asked = await catalog.pool.parse(_prepare, body.effort(body.characters), engine, adapter, body)
     choices = ChatChoices(engine.model.tokenizer, body.logprobs)
     reply = Reply(request.state.request_id, engine.manifest, adapter, choices, len(asked[0].prompt), body.n)
     pieces = complete(engine, asked, [*body.stop, *engine.model.chat_template.stop])

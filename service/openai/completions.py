@@ -1,5 +1,6 @@
 """`/v1/completions`: a prompt, continued."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +96,9 @@ async def completions(request: Request) -> ASGIApp:
     """`POST /v1/completions`."""
     catalog, body = request.app.state.catalog, await read(request, CompletionBody)
     engine, adapter = choose(catalog, body.model, body.adapter)
-    prompts, asked, echoes = await catalog.pool.run(_prepare, engine, adapter, body)
+    # Echoes may be scored, which runs the model.
+    effort = math.inf if body.echo else body.effort(sum(map(len, body.prompt)))
+    prompts, asked, echoes = await catalog.pool.parse(_prepare, effort, engine, adapter, body)
     choices = CompletionChoices(engine.model.tokenizer, echoes, body.n, body.logprobs is not None)
     count = len(prompts) * body.n
     pieces = complete(engine, asked, body.stop) if asked else unanswered(count)

@@ -1,5 +1,6 @@
 """The fields that completions and chat have in common: how to draw, when to stop, in which form to answer."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ from service.engine import Engine
 
 MAX_CHOICES = 128
 MAX_STOPS = 4
+# A character takes so many times as long to tokenize as to be read as JSON, or more.
+TOKENIZING = 16
 # JSON's keys are texts.
 TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
 
@@ -89,6 +92,10 @@ class SamplingBody(Body):
     service_tier: str = ""
     safety_identifier: str = ""
     prompt_cache_key: str = ""
+
+    def effort(self, characters: int) -> float:
+        """What it takes to prepare prompts of so many characters: as reading so many bytes of JSON does."""
+        return math.inf if self.response_format.type != "text" else TOKENIZING * characters
 
     def draw(
         self,

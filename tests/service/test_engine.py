@@ -96,7 +96,7 @@ def counted(name: str) -> float:
 
 async def tokens(engine: Engine, prompt: list[int], params: SamplingParams = GREEDY) -> list[int | None]:
     async with Generation(engine, requests([prompt], params)) as generation:
-        return [event.token_id async for events in generation for _, event in events]
+        return [event.token_id async for found in generation for event in found[0]]
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -161,12 +161,12 @@ def test_leaving_frees_the_slots_after_the_step_that_is_running(model):
 
 def test_a_dropped_prompt_leaves_the_others_alone(model):
     async def test(engine: Engine) -> None:
-        events: list[tuple[int, TokenEvent]] = []
+        events: list[TokenEvent] = []
         async with Generation(engine, requests([[1], [2]], GREEDY)) as generation:
-            async for latest in generation:
+            async for found in generation:
                 generation.drop(0)
-                events += [(index, event) for index, event in latest if index == 1]
-        assert [event.token_id for _, event in events] == await tokens(engine, [2])
+                events += found.get(1, [])
+        assert [event.token_id for event in events] == await tokens(engine, [2])
 
     run(model, test)
 

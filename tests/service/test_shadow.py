@@ -104,7 +104,7 @@ def test_of_an_answer_that_ended_before_the_model_did_only_its_own_tokens_are_co
             before = counted("compared")
             async with Generation(catalog.text("chat"), [asked]) as generation:
                 # The model's last token may come together with the one that ends the answer.
-                said = [event async for events in generation for event in events]
+                said = [event async for found in generation for event in found[0]]
                 assert len(said) >= TOKENS
                 generation.end(0, 2)
             while counted("compared") == before:
