@@ -123,7 +123,10 @@ def half_load(urls: tuple[str, str], rates: tuple[float, float], seconds: float)
     """
     say(f"machine       takes a core away {stalls()}")
     rounds = [
-        [run_on_time(opened(url, BODY, rate / 2, seconds)) for url, rate in zip(urls, rates, strict=True)]
+        [
+            run_on_time(opened(url, BODY, rate / 2, seconds, connections=64))
+            for url, rate in zip(urls, rates, strict=True)
+        ]
         for _ in range(ROUNDS)
     ]
     for name, rate, results in zip(
