@@ -16,6 +16,8 @@ MAX_BYTES = 16 * 2**10
 # Deeper than any recipe; PyYAML takes quadratic time over brackets within brackets.
 MAX_DEPTH = 16
 _FILE_SOURCES = ("hf:", "onnx:")
+# What no name and no path can hide in; bool is an int.
+_PLAIN = (int, float, type(None))
 
 
 def check_recipe(text: str) -> None:
@@ -60,7 +62,7 @@ def _check_shape(text: str) -> None:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every string in it, the keys too."""
+    """Every string in it, the keys too. Raises InvalidRequest for what is neither text nor number."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -70,3 +72,9 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple | set):
         for item in value:
             yield from _strings(item)
+    elif not isinstance(value, _PLAIN):
+        # What reads the recipe takes bytes for a text: `!!binary` could spell out anything unseen.
+        raise InvalidRequest(
+            f"recipe: a value is {type(value).__name__}; send texts, numbers, lists and mappings alone",
+            "recipe",
+        )

@@ -36,6 +36,11 @@ def test_what_stays_in_its_folder_is_let_through(recipe):
         ("model: &a [x]\ndata: *a", "aliases"),
         ("model: [", "not valid YAML"),
         ("model: !!python/object/apply:os.system [ls]", "not valid YAML"),
+        # "py:os.path:join" and "/etc/passwd" in base64, which become texts when the recipe is read.
+        ("model: !!binary cHk6b3MucGF0aDpqb2lu", "a value is bytes"),
+        ("model: zoo:a\ndata: [!!binary L2V0Yy9wYXNzd2Q=]", "a value is bytes"),
+        ("model: zoo:a\n? !!binary L2V0Yy9wYXNzd2Q=\n: 1", "a value is bytes"),
+        ("model: zoo:a\nname: 2026-11-27", "a value is date"),
         ("[" * 16_000, "nested over"),
         ("just a text", "a mapping"),
         ("steps: []", "'model'"),
