@@ -11,7 +11,7 @@ from runtime.bundle import Bundle
 from runtime.chat import ChatTemplate
 from runtime.constraint import grammar_tokenizer
 from runtime.decoder import Decoder, score
-from runtime.errors import CapacityError, InputError
+from runtime.errors import CapacityError, InputError, PromptTooLong
 from runtime.kv_cache import bytes_per_token
 from runtime.manifest import DecoderGraph, GenerationProcessing, Manifest
 from runtime.memory import available_memory
@@ -58,8 +58,9 @@ class TextModel:
         """A prompt's tokens, with the beginning-of-text token where the model wants one.
 
         The source of an encoder gets whatever the tokenizer puts around a text. Raises InputError for an
-        empty prompt where the model has no such token.
+        empty prompt where the model has no such token, and PromptTooLong for one that is not worth reading.
         """
+        self._check_length(text)
         if self.graph.encoder:
             return list(self.tokenizer.encode(text).ids)
         bos = self._processing.bos_id
@@ -83,8 +84,28 @@ class TextModel:
         text = self.chat_template.render(messages)
         if self._processing.chat_template is None:
             return self.encode(text)
+        self._check_length(text)
         # A model's own template writes its beginning-of-text token itself.
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Characters of the vocabulary's longest token."""
+        return max(map(len, self.tokenizer.get_vocab()))
+
+    def _check_length(self, text: str) -> None:
+        """Raise PromptTooLong for a text that cannot fit, whatever its tokens are.
+
+        Tokenizing takes up to 250 bytes and 2 us a character: what nobody will read must not cost gigabytes.
+        vLLM refuses by the same bound.
+        """
+        tokens = (self.graph.encoder or self.graph).context_length
+        if len(text) > (most := tokens * self._longest_token):
+            room = "the encoder reads" if self.graph.encoder else "the context holds"
+            raise PromptTooLong(
+                f"the prompt has {len(text)} characters and {room} {tokens} tokens, at most {most}; "
+                "shorten it"
+            )
 
     @cached_property
     def _adapted_session(self) -> InferenceSession:

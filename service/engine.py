@@ -188,10 +188,14 @@ class Engine:
         """Free a slot."""
         self._stepper.submit(lambda scheduler: scheduler.cancel(request_id))
 
-    def _check_room(self, prompts: int, tokens: int) -> None:
-        tag, in_hand = self.manifest.tag, len(self._tickets)
+    def check_count(self, prompts: int) -> None:
+        """Raise InputError for more prompts in one request than are ever taken; to be asked first."""
         if prompts > self.limit:
             raise InputError(f"{prompts} prompts in one request; send at most {self.limit}")
+
+    def _check_room(self, prompts: int, tokens: int) -> None:
+        tag, in_hand = self.manifest.tag, len(self._tickets)
+        self.check_count(prompts)
         if in_hand + prompts > self.limit:
             metrics.REJECTIONS.labels("queue_full").inc()
             raise TooBusy(f"{tag} has {in_hand} prompts in hand; try again in a moment", self.backlog)

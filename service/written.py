@@ -24,9 +24,11 @@ async def write(
     """`{text, finish_reason}` to each text, side by side; an error where one cannot be answered.
 
     `finish_reason` is `stop`, or `length` where `max_tokens` or the model's context cut the answer off.
-    Raises InputError for a `max_tokens` below 1 and TooBusy for more texts than may wait now.
+    Raises InputError for a `max_tokens` below 1 and for more texts than are ever taken, and TooBusy for more
+    than may wait now.
     """
     params = SamplingParams(MAX_TOKENS if max_tokens is None else max_tokens, temperature=0)
+    engine.check_count(len(texts))
     prompts = await pool.run(_prompts, engine.model, texts)
     good = [prompt for prompt in prompts if not isinstance(prompt, InputError)]
     refused: dict[int, InputError] = {}
@@ -42,7 +44,10 @@ def _prompts(model: TextModel, texts: Sequence[str]) -> list[list[int] | InputEr
 def _prompt(model: TextModel, text: str) -> list[int] | InputError:
     if not text.strip():
         return InputError("the text is empty; send at least one word")
-    return model.encode(text)
+    try:
+        return model.encode(text)
+    except InputError as error:
+        return error
 
 
 def _in_words(answer: Answer) -> dict[str, Any]:

@@ -54,6 +54,7 @@ async def generate(
         asked = GenerationParameters.model_validate(parameters)
     except ValidationError as error:
         raise complaint(error, GenerationParameters) from None
+    engine.check_count(given.size)
     prompts = await encode(request.app.state.catalog.pool, engine, texts(given))
     pieces = complete(
         engine, requests(prompts, asked.params(), asked.adapter), [asked.stop] if asked.stop else []

@@ -112,6 +112,7 @@ def _prepare(
 ) -> tuple[list[list[int]], list[Asked], list[Echo]]:
     """Tokenize, compile grammars, and score what is to be echoed with log-probabilities: all in a thread."""
     model, limit = engine.model, body.max_tokens
+    engine.check_count(len(body.prompt) * body.n)
     prompts = [model.encode(each) if isinstance(each, str) else each for each in body.prompt]
     asked = body.draw(engine, adapter, prompts, limit, body.logprobs) if limit else []
     echoes = [

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from runtime.bundle import Bundle
-from runtime.errors import InputError
+from runtime.errors import InputError, PromptTooLong
 from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
 
@@ -44,6 +44,14 @@ def test_generation_ends_at_a_stop_string(model: TextModel) -> None:
 def test_an_empty_prompt_is_refused(model: TextModel) -> None:
     with pytest.raises(InputError, match="the prompt is empty"):
         list(model.generate("", GREEDY))
+
+
+def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenized(model: TextModel) -> None:
+    # A context of 64 tokens, the longest of which has five characters.
+    assert len(model.encode("a" * 64 * 5)) > 64
+    for encode in (model.encode, lambda text: model.encode_chat([{"role": "user", "content": text}])):
+        with pytest.raises(PromptTooLong, match="characters and the context holds 64 tokens"):
+            encode("a" * (64 * 5 + 1))
 
 
 def test_score_is_of_the_graph_that_generates(model: TextModel) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -7,6 +8,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from runtime.bundle import Bundle, write_bundle
+from runtime.captions import Captioned
 from runtime.errors import GraphError, InputError
 from runtime.manifest import (
     FeedForwardGraph,
@@ -19,7 +21,7 @@ from runtime.manifest import (
     TensorProcessing,
     TensorSpec,
 )
-from runtime.tensor import TensorModel
+from runtime.tensor import MAX_CHARACTERS, TensorModel
 
 LABELS = ("dark", "light")
 
@@ -116,6 +118,25 @@ def test_tensors_that_do_not_fit_are_refused(model: TensorModel, inputs, message
 def test_items_that_are_no_images_are_refused(model: TensorModel, items: list[bytes]) -> None:
     with pytest.raises(InputError):
         model.predict(items)
+
+
+LONG = "a" * (MAX_CHARACTERS // 2)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [LONG, LONG, "a"],
+        # One context, asked about many times, is read as often.
+        [{"question": "who?", "context": LONG}] * 2,
+        [Captioned(b"", (LONG, LONG + "a"))],
+    ],
+)
+def test_more_text_than_anybody_reads_is_refused_before_it_is_tokenized(
+    model: TensorModel, items: list[Any]
+) -> None:
+    with pytest.raises(InputError, match="characters at once; send at most 4,194,304"):
+        model.encode(items)
 
 
 def test_a_file_that_is_not_onnx_is_refused_in_one_line(tmp_path: Path) -> None:
