@@ -3,7 +3,8 @@
 A change is made in the worker that was asked, under the journal's lock and after every earlier one, and
 written down if it succeeded. The others read it a moment later and do the same, and one that is started
 later begins with all of them, so that any two workers mean the same by a name. The answer waits for the
-others. With one process there is no file, and a change is only made. A model that breaks in one worker is
+others. With one process there is no file, and a change is only made, one after another all the same: what is
+loaded must not be for a name that is gone meanwhile. A model that breaks in one worker is
 taken back there at once, and then in the others as well. The trade-off: a worker in which it had proved
 itself long since keeps it, and says so.
 """
@@ -124,7 +125,8 @@ class Journal:
 
     async def _commit(self, change: Change) -> Change:
         if self._folder is None:
-            return await change.apply(self._catalog)
+            async with self._mutex:
+                return await change.apply(self._catalog)
         async with self._mutex:
             with (self._folder / FILE).open("ab") as file:
                 # Let go when the file is closed, or by the kernel when this process dies.

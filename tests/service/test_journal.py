@@ -82,3 +82,26 @@ def test_what_has_proved_itself_stays_where_nothing_is_left_to_go_back_to(tmp_pa
             assert catalog.find("digits-tiny").manifest.version == new
 
     asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_changes_are_made_one_after_another_in_one_process_too(tmp_path):
+    write_digits(tmp_path / "digits")
+
+    async def test() -> None:
+        settings = Settings()
+        model = load(Bundle.open(tmp_path / "digits"), settings)
+        async with Catalog([model], settings) as catalog, Journal(catalog, None).followed() as journal:
+            new = publish_again(tmp_path / "digits")
+            entry = catalog.entries["digits-tiny"]
+            loading = asyncio.create_task(journal.load("digits-tiny"))
+            await asyncio.sleep(0)
+            await journal.unload("digits-tiny")
+            assert await loading == f"digits-tiny:{new}"
+            assert not catalog.entries
+            # What came for a name that goes is stopped with it: nobody would find it later.
+            assert entry.current.manifest.version == new
+            async with asyncio.timeout(10):
+                while not entry.current._threads._shutdown:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(test(), 40))
