@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from runtime.bundle import Bundle
-from runtime.errors import BundleError, InputError
+from runtime.errors import BundleError, BundleNotFound, InputError
 from runtime.manifest import Manifest
 from runtime.model import TextModel
 from runtime.session import available_cores
@@ -23,7 +23,7 @@ from service import context, heartbeat, metrics, served, shadow, store
 from service.alias import Alias, choose, read_aliases
 from service.batcher import Batcher
 from service.engine import Engine
-from service.errors import InvalidRequest, ServiceError, UnknownModel
+from service.errors import InvalidRequest, ModelFailed, ServiceError, UnknownModel
 from service.pool import Pool
 from service.served import Served
 from service.settings import Settings
@@ -48,6 +48,10 @@ class Entry:
     def models(self) -> list[Served]:
         """Every version that is loaded, the current one first."""
         return [self.current, *([self.previous] if self.previous else ()), *self.beside.values()]
+
+    def loaded(self, version: str) -> Served | None:
+        """That version, if it is loaded."""
+        return next((model for model in self.models if model.manifest.version == version), None)
 
 
 class Catalog:
@@ -131,24 +135,21 @@ class Catalog:
     async def load(self, name: str, *, take_over: bool = True) -> Manifest:
         """Load a bundle of the store by its `tag` or `tag:version`, or again what is served from a folder.
 
-        It takes over from the version that is served, or stands beside it, for an alias to choose. Raises
-        BundleNotFound, BundleDamaged, GraphError or ModelFailed, and then nothing has changed.
+        It takes over from the version that is served, or stands beside it, for an alias to choose. What is
+        loaded already is not loaded again. Raises BundleNotFound, BundleDamaged, GraphError, ModelFailed, or
+        InvalidRequest for what is no tag, and then nothing has changed. `Journal` makes one change at a time.
         """
-        entry = self._entries.get(name.partition(":")[0])
-        reference = entry.reference if entry and store.is_folder(entry.reference) else name
-        if store.is_folder(reference) and not entry:
-            raise InvalidRequest(f"'{name}' is no tag; folders are named when the server starts", "name")
-        fresh = await asyncio.to_thread(self._open, reference)
-        loaded = entry.models if entry else []
-        if fresh.manifest.version in [model.manifest.version for model in loaded]:
-            return fresh.manifest
-        fresh.start()
-        if entry and not take_over:
-            entry.beside[fresh.manifest.version] = fresh
-            fresh.health.on_change = lambda: self._judge(entry, fresh)
-        else:
-            self._install(fresh, entry, reference)
-        return fresh.manifest
+        tag, _, version = name.partition(":")
+        entry = self._entries.get(tag)
+        if tag in self.aliases:
+            raise InvalidRequest(f"'{tag}' is an alias; delete it first, or load what it names", "name")
+        model = entry.loaded(version) if entry else None
+        if model is None:
+            bundle = await asyncio.to_thread(_bundle, name, entry)
+            model = entry.loaded(bundle.manifest.version) if entry else None
+            model = model or await self._open(bundle)
+        self._install(model, name, take_over=take_over)
+        return model.manifest
 
     async def unload(self, name: str) -> None:
         """Serve a name, or one version of it, no more. Raises UnknownModel.
@@ -211,18 +212,32 @@ class Catalog:
     def _serve(self, model: TensorModel | TextModel) -> Served:
         return served.serve(model, self.pool, self.traffic, self.settings)
 
-    def _open(self, reference: str) -> Served:
-        return self._serve(served.load(store.find(reference), self.settings))
+    async def _open(self, bundle: Bundle) -> Served:
+        """Load a bundle, and have it answer once. Raises what says why it does not."""
+        fresh = await asyncio.to_thread(lambda: self._serve(served.load(bundle, self.settings)))
+        fresh.start()
+        if isinstance(fresh, Engine):
+            try:
+                await fresh.try_out(self.settings.timeout)
+            except ModelFailed:
+                await fresh.stop()
+                raise
+        return fresh
 
-    def _install(self, fresh: Served, entry: Entry | None, reference: str) -> None:
-        tag = fresh.manifest.tag
+    def _install(self, model: Served, reference: str, *, take_over: bool) -> None:
+        """Let a loaded model answer to its name, or stand beside the one that does."""
+        manifest = model.manifest
+        entry = self._entries.get(manifest.tag)
         if entry is None:
-            entry = self._entries[tag] = Entry(fresh, reference)
-        else:
-            if entry.previous:
+            entry = self._entries[manifest.tag] = Entry(model, reference)
+        elif take_over and model is not entry.current:
+            if entry.previous not in (None, model):
                 self._retire(entry.previous)
-            entry.previous, entry.current = entry.current, fresh
-        fresh.health.on_change = lambda: self._judge(entry, fresh)
+            entry.beside.pop(manifest.version, None)
+            entry.previous, entry.current = entry.current, model
+        elif model not in entry.models:
+            entry.beside[manifest.version] = model
+        model.health.on_change = lambda: self._judge(entry, model)
 
     def _judge(self, entry: Entry, model: Served) -> None:
         """After each answer of a model that came while others served: keep it, go back, or wait for more."""
@@ -294,11 +309,8 @@ class Catalog:
         if entry is None:
             known = nearest(tag, [*self._entries, *self.aliases])
             raise UnknownModel(f"no model '{tag}' is served: {known}")
-        if not version:
-            return entry.current
-        for model in entry.models:
-            if model.manifest.version == version:
-                return model
+        if model := entry.loaded(version) if version else entry.current:
+            return model
         loaded = ", ".join(model.manifest.version for model in entry.models)
         raise UnknownModel(f"version '{version}' of '{tag}' is not served: {loaded} is")
 
@@ -312,6 +324,23 @@ class Catalog:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _bundle(name: str, entry: Entry | None) -> Bundle:
+    """What a name means now: a bundle of the store, or the one in the folder that is served by this name."""
+    folder = entry.reference if entry and store.is_folder(entry.reference) else ""
+    if not folder and store.is_folder(name):
+        raise InvalidRequest(f"'{name}' is no tag; folders are named when the server starts", "name")
+    tag, _, version = name.partition(":")
+    if not folder or store.is_stored(folder, tag):
+        return store.find(name)
+    bundle = store.find(folder)
+    found = bundle.manifest
+    if found.tag != tag or version not in ("", found.version):
+        raise BundleNotFound(
+            f"'{tag}' is served from a folder, which holds '{found.tag}:{found.version}' and not '{name}'"
+        )
+    return bundle
 
 
 def _reference(model: TensorModel | TextModel) -> str:

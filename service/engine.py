@@ -9,6 +9,7 @@ import asyncio
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -17,6 +18,7 @@ from math import inf
 from runtime.errors import InputError, ModelpressError
 from runtime.manifest import Manifest
 from runtime.model import TextModel
+from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler, TokenEvent
 from service import context, metrics
 from service.errors import DeadlineExceeded, DeadlineUnmeetable, ModelFailed, TooBusy
@@ -163,6 +165,20 @@ class Engine:
         salt = context.tenant()
         named = [replace(each, id=str(next(self._ids)), salt=salt) for each in requests]
         return [self._add(request, mailbox, deadline) for request in named]
+
+    async def try_out(self, timeout: float) -> None:
+        """Generate a token for nobody. Raises ModelFailed where that fails, or takes over `timeout` s."""
+        mailbox: Mailbox = asyncio.Queue()
+        asked = Request("", [0], SamplingParams(max_tokens=1, temperature=0))
+        # No deadline and no key: whoever wants it loaded is not who asks.
+        (request_id,) = Context().run(self.admit, [asked], mailbox)
+        letter = None
+        with suppress(TimeoutError):
+            letter = await asyncio.wait_for(mailbox.get(), timeout)
+        self._drop(request_id)
+        self._cancel(request_id)
+        if not isinstance(letter, list):
+            raise ModelFailed(f"{self.manifest.tag} cannot generate a token; what was served before still is")
 
     def forget(self, request_id: str, *, finished: bool) -> None:
         """Take no more events for a request; its client has left, unless its answer is finished."""

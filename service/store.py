@@ -34,6 +34,17 @@ def is_folder(reference: str) -> bool:
     return os.sep in reference or (Path(reference) / MANIFEST).is_file()
 
 
+def is_stored(folder: str, tag: str) -> bool:
+    """Whether a bundle's folder is the model store's, which may hold other versions of `tag`."""
+    path = Path(folder).resolve()
+    # The store's folders are called so: what is somewhere else need not wait for BentoML.
+    if path.parent.name != tag:
+        return False
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    return path.is_relative_to(Path(BentoMLContainer.model_store_dir.get()).resolve())
+
+
 def newest_tags() -> list[str]:
     """Tags of the bundles in BentoML's model store, the newest version of each name, by name."""
     import bentoml

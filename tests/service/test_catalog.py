@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from runtime.bundle import Bundle, write_bundle
-from runtime.errors import BundleDamaged
+from runtime.errors import BundleDamaged, BundleNotFound
 from service import context
 from service.alias import Alias
 from service.catalog import PROBATION, Catalog
@@ -19,7 +19,7 @@ from service.context import RequestContext
 from service.errors import InvalidRequest, ModelFailed, UnknownModel
 from service.served import load
 from service.settings import Settings
-from tests.service.conftest import write_digits
+from tests.service.conftest import write_chatter, write_digits
 
 PIXELS = {"pixels": np.ones((1, 1, 8, 8), np.float32)}
 
@@ -47,9 +47,10 @@ def publish_again(folder: Path) -> str:
     """Another version of the bundle, in its place; its version."""
     old = Bundle.open(folder).manifest
     changed = old.model_copy(update={"labels": ("night", "day")})
-    copy = folder.parent / "model.onnx"
-    copy.write_bytes((folder / "model.onnx").read_bytes())
-    return write_bundle(folder, changed, {"model.onnx": copy}).manifest.version
+    copies = {name: folder.parent / f"copy of {name}" for name in old.files}
+    for name, copy in copies.items():
+        copy.write_bytes((folder / name).read_bytes())
+    return write_bundle(folder, changed, copies).manifest.version
 
 
 def counted(name: str, **labels: str) -> float:
@@ -178,6 +179,68 @@ def test_a_version_can_stand_beside_and_be_chosen_by_weight(folder):
         assert {(await ask(catalog, "digits")).manifest.version for _ in range(20)} == {old}
         with pytest.raises(InvalidRequest, match="load another version first"):
             await catalog.unload(f"digits-tiny:{old}")
+
+    run(folder, test)
+
+
+def test_a_version_that_stands_beside_is_promoted_and_goes_back_by_hand(folder):
+    async def test(catalog: Catalog) -> None:
+        old = catalog.find("digits-tiny").manifest.version
+        new = publish_again(folder)
+        await catalog.load("digits-tiny", take_over=False)
+        for version in (new, old, new):
+            assert (await catalog.load(f"digits-tiny:{version}")).version == version
+            assert catalog.find("digits-tiny").manifest.version == version
+        for _ in range(PROBATION):
+            await ask(catalog, "digits-tiny")
+        assert not serving(catalog, old)
+
+    run(folder, test)
+
+
+def test_a_folder_gives_no_version_and_no_bundle_but_its_own(folder):
+    async def test(catalog: Catalog) -> None:
+        old = catalog.find("digits-tiny")
+        new = publish_again(folder)
+        with pytest.raises(BundleNotFound, match=f"holds 'digits-tiny:{new}' and not 'digits-tiny:v9'"):
+            await catalog.load("digits-tiny:v9")
+        write_digits(folder, "elephants")
+        with pytest.raises(BundleNotFound, match="holds 'elephants-tiny:"):
+            await catalog.load("digits-tiny")
+        assert catalog.find("digits-tiny") is old
+
+    run(folder, test)
+
+
+def test_a_text_model_that_cannot_run_takes_no_place(tmp_path):
+    write_chatter(tmp_path / "chatter")
+
+    async def main() -> None:
+        settings = Settings()
+        model = load(Bundle.open(tmp_path / "chatter"), settings)
+        async with Catalog([model], settings) as catalog:
+            old = catalog.text("chatter-tiny")
+            publish_again(tmp_path / "chatter")
+            # Less than a token takes.
+            catalog.settings = Settings(kv_bytes=1)
+            with pytest.raises(ModelFailed, match="cannot generate a token"):
+                await catalog.load("chatter-tiny")
+            assert catalog.text("chatter-tiny") is old
+            assert catalog.ready
+            catalog.settings = settings
+            new = await catalog.load("chatter-tiny")
+            assert catalog.text("chatter-tiny").manifest.version == new.version
+            # It has answered once already: nobody waits for its first scheduler.
+            assert catalog.text("chatter-tiny").health.successes == 1
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_what_is_loaded_takes_no_aliass_name(folder):
+    async def test(catalog: Catalog) -> None:
+        catalog.set_alias("digits", Alias.model_validate({"targets": [{"model": "digits-tiny"}]}))
+        with pytest.raises(InvalidRequest, match="'digits' is an alias"):
+            await catalog.load("digits")
 
     run(folder, test)
 
