@@ -12,6 +12,7 @@ is as good as a slow hash would be: there is nothing to guess. It limits nobody:
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 from collections.abc import Iterable, Sequence
@@ -98,15 +99,19 @@ def _parse(line: str, path: Path, number: int) -> Key:
     if limits:
         raise ServiceError(f"{where}: unknown '{next(iter(limits))}'; only concurrency= and rate= may follow")
     try:
-        return Key(
+        key = Key(
             name,
             frozenset(scopes),
             bytes.fromhex(rest[1]),
-            int(concurrency) if concurrency else None,
-            float(rate) if rate else None,
+            None if concurrency is None else int(concurrency),
+            None if rate is None else float(rate),
         )
     except ValueError:
         raise ServiceError(f"{where}: concurrency= and rate= take a number") from None
+    # Whoever writes 0 means to stop a key, and must not be understood as setting no limit.
+    if not all(limit is None or 0 < limit < math.inf for limit in (key.concurrency, key.rate)):
+        raise ServiceError(f"{where}: concurrency= and rate= are above 0; take the line out to stop a key")
+    return key
 
 
 def _check_name(name: str, where: str) -> None:

@@ -38,6 +38,11 @@ def test_a_wrong_key_is_nobodys():
         (f"m/e infer {'0' * 64}", "a key's name is"),
         (f"me infer {'0' * 64} colour=red", "unknown 'colour'"),
         (f"me infer {'0' * 64} rate=fast", "take a number"),
+        (f"me infer {'0' * 64} rate=", "take a number"),
+        (f"me infer {'0' * 64} concurrency", "take a number"),
+        (f"me infer {'0' * 64} concurrency=0", "are above 0"),
+        (f"me infer {'0' * 64} rate=-1", "are above 0"),
+        (f"me infer {'0' * 64} rate=nan", "are above 0"),
     ],
 )
 def test_a_wrong_line_is_named_and_never_repeated(tmp_path, line, message):
