@@ -88,6 +88,12 @@ class TextModel:
         # A model's own template writes its beginning-of-text token itself.
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """A prompt's text. Raises InputError for a token that does not exist."""
+        if not all(0 <= token < self.graph.vocab_size for token in tokens):
+            raise InputError(f"a prompt token is outside the vocabulary of {self.graph.vocab_size}")
+        return str(self.tokenizer.decode(tokens))
+
     @cached_property
     def _longest_token(self) -> int:
         """Characters of the vocabulary's longest token."""

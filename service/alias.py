@@ -19,7 +19,8 @@ from service.errors import ServiceError
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # An infinite weight would be answered with, and no JSON holds it.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Target(_Frozen):

@@ -53,7 +53,8 @@ class InputTensor(BaseModel):
     model_config = ConfigDict(strict=True)
 
     name: str
-    shape: list[Annotated[int, Field(ge=0)]]
+    # numpy has 64 axes at most; multiplying numbers without bounds would take a client's word for minutes.
+    shape: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(max_length=64)
     datatype: str
     data: Any = None
     parameters: Parameters = Parameters()
@@ -68,7 +69,10 @@ def decode(tensor: InputTensor, binary: memoryview) -> Array:
     values = _from_json(tensor, dtype) if size is None else _from_binary(tensor, dtype, binary[:size])
     if values.size != math.prod(tensor.shape):
         raise _wrong(tensor, f"{values.size} values do not fill shape {tensor.shape}")
-    return values.reshape(tensor.shape)
+    try:
+        return values.reshape(tensor.shape)
+    except ValueError:  # an axis of 0, beside others of more than there are addresses
+        raise _wrong(tensor, f"no tensor has shape {tensor.shape}") from None
 
 
 def encode(name: str, tensor: Array, *, binary: bool) -> tuple[dict[str, Any], bytes]:

@@ -115,9 +115,13 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     """The JSON, and the tensors' bytes that follow it."""
     if header_length is None:
         return body, b""
-    if not header_length.isdecimal() or int(header_length) > len(body):
-        raise InvalidRequest(f"{HEADER_LENGTH}: {header_length} is no length within the body", HEADER_LENGTH)
-    return body[: int(header_length)], body[int(header_length) :]
+    # A number without bounds is one that `int` refuses.
+    length = int(header_length) if header_length.isdecimal() and len(header_length) < 20 else -1
+    if not 0 <= length <= len(body):
+        raise InvalidRequest(
+            f"{HEADER_LENGTH}: {header_length[:20]} is no length within the body", HEADER_LENGTH
+        )
+    return body[:length], body[length:]
 
 
 def _inputs(asked: InferRequest, binary: memoryview) -> dict[str, Array]:

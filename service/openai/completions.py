@@ -127,7 +127,7 @@ def _echo(
 ) -> Echo:
     if not body.echo:
         return Echo()
-    text = given if isinstance(given, str) else engine.model.tokenizer.decode(given)
+    text = given if isinstance(given, str) else engine.model.decode(given)
     if body.logprobs is None:
         return Echo(text)
     return Echo(text, prompt_logprobs(engine.model, prompt, body.logprobs, adapter))

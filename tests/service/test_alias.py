@@ -31,6 +31,7 @@ def test_where_none_is_usable_the_first_is_asked():
         ('{"digits": {"targets": []}}', "at least 1"),
         ('{"digits": {"targets": [{"model": "a"}], "shadows": 1}}', "digits.shadows"),
         ('{"digits": {"targets": [{"model": "a", "weight": -1}]}}', "weight"),
+        ('{"digits": {"targets": [{"model": "a", "weight": 1e999}]}}', "finite"),
     ],
 )
 def test_a_wrong_file_says_where(tmp_path, text, message):

@@ -60,6 +60,9 @@ def test_an_output_that_does_not_exist_is_refused(client, pixels):
         ({"data": [float("nan")] * 64}, "NaN or infinite"),
         ({"shape": [0, 1, 8, 8], "data": []}, "send at least one row"),
         ({"shape": [-1, 1, 8, 8]}, "inputs.0.shape.0"),
+        ({"shape": [2**70, 0], "data": []}, "inputs.0.shape.0"),
+        ({"shape": [1] * 65, "data": [0.5]}, "inputs.0.shape"),
+        ({"shape": [0, 2**62, 2**62], "data": []}, "no tensor has shape"),
         ({"datatype": "FP64"}, "send float32"),
         ({"datatype": "INT8", "data": [300] * 64}, "does not fit INT8"),
         ({"datatype": "BYTES"}, "send strings"),
@@ -83,9 +86,11 @@ def test_a_tensor_given_twice_is_refused(server):
     assert "given twice" in answer.json()["error"]
 
 
-def test_a_header_length_beyond_the_body_is_refused(server):
-    answer = server.http.post(INFER, content=b"{}", headers={"Inference-Header-Content-Length": "9"})
+@pytest.mark.parametrize("length", ["3", "-1", "two", "9" * 5000])
+def test_a_header_length_beyond_the_body_is_refused(server, length):
+    answer = server.http.post(INFER, content=b"{}", headers={"Inference-Header-Content-Length": length})
     assert answer.status_code == 400
+    assert "no length within the body" in answer.json()["error"]
 
 
 def file(value: int) -> bytes:
