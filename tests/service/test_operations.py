@@ -74,6 +74,36 @@ def test_a_key_has_so_many_requests_at_once_and_gets_them_back(keyed, eventually
     assert server.http.post(PREDICT, json=PIXELS, headers=bearer(operator)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://127.0.0.1:8080"}, 200),
+        ({"Origin": "http://localhost"}, 200),
+        ({"Host": "localhost:3000"}, 200),
+        ({"Host": "[::1]:3000"}, 200),
+        ({"Host": "0.0.0.0:3000"}, 200),
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Host": "elsewhere.example:3000"}, 403),
+        ({"Host": "127.0.0.1.elsewhere.example"}, 403),
+    ],
+)
+def test_without_keys_a_browser_does_nothing_for_a_page_of_elsewhere(server, headers, status):
+    # As a page may send it without asking before: a simple request.
+    headers = {"Content-Type": "text/plain", **headers}
+    answer = server.http.post("/admin/models/digits-tiny/load", content=b"{}", headers=headers)
+    assert answer.status_code == status, answer.text
+    assert status == 200 or "no API keys are set" in answer.json()["error"]
+
+
+def test_with_keys_a_page_of_elsewhere_is_anybody(keyed):
+    server, user, _ = keyed
+    headers = {"Origin": "https://elsewhere.example", "Host": "models.example", **bearer(user)}
+    assert server.http.post(PREDICT, json=PIXELS, headers=headers).status_code == 200
+
+
 @pytest.mark.parametrize(("host", "allowed"), [("0.0.0.0", False), ("127.0.0.1", True)])
 def test_a_public_address_without_keys_is_refused(environment, bundles, host, allowed):
     command = [
