@@ -32,10 +32,12 @@ from runtime.manifest import (
 from runtime.model import TextModel
 from runtime.spans import FIELDS
 from runtime.tensor import TensorModel
+from service.batcher import Batcher
 from service.body import Body, complaint
 from service.disconnect import while_connected
 from service.engine import Engine
 from service.errors import InvalidRequest
+from service.hang_up import unless_left
 from service.json_response import JsonResponse
 from service.pool import Pool
 from service.served import Served
@@ -100,11 +102,15 @@ async def ask(pool: Pool, model: Served, question: Question, receive: Receive) -
 async def answer(pool: Pool, model: Served, items: Items, receive: Receive) -> list[dict[str, Any]]:
     """One answer for each item; in a batch, `{"error": ...}` for one that cannot be answered.
 
-    What writes text stops when the client of `receive` hangs up. Raises InputError for a single item that
-    cannot be answered, or for a batch that is wrong as a whole.
+    What writes text stops when the client of `receive` hangs up, and what waits does not begin. Raises
+    InputError for a single item that cannot be answered, or for a batch that is wrong as a whole.
     """
     if isinstance(model, Engine):
         return await while_connected(receive, _written(pool, model, items))
+    return await unless_left(receive, model, _predicted(pool, model, items))
+
+
+async def _predicted(pool: Pool, model: Batcher, items: Items) -> list[dict[str, Any]]:
     try:
         return await model.predict(_readable(items.values))
     except InputError:

@@ -21,6 +21,7 @@ from service.body import content, parse
 from service.catalog import Catalog
 from service.engine import Engine
 from service.errors import InvalidRequest
+from service.hang_up import unless_left
 from service.json_response import WrittenJson, dumps
 from service.middleware.headers import header
 from service.open_inference.generate import generate
@@ -62,7 +63,8 @@ async def infer(request: Request) -> ASGIApp:
     if isinstance(model, Engine):
         outputs = await generate(request, model, inputs, asked.parameters.model_extra or {})
     else:
-        outputs = await model.run(await _tensors(catalog, model, inputs))
+        inputs = await _tensors(catalog, model, inputs)
+        outputs = await unless_left(request.receive, model, model.run(inputs))
     size = sum(tensor.nbytes for tensor in outputs.values())
     response: ASGIApp = await catalog.pool.parse(_answer, size, model.manifest, asked, outputs)
     return response

@@ -13,6 +13,7 @@ from runtime.processing import Array, pool
 from service.batcher import Batcher
 from service.body import Body, content, parse
 from service.errors import InvalidRequest
+from service.hang_up import unless_left
 from service.json_response import JsonResponse
 from service.openai.prompts import Prompts
 
@@ -34,7 +35,7 @@ async def embeddings(request: Request) -> JsonResponse:
     model: Batcher = catalog.tensor(body.model)
     processing = _processing(model)
     inputs = await catalog.pool.parse(model.model.encode, len(raw), body.input)
-    (hidden, *_) = (await model.run(inputs)).values()
+    (hidden, *_) = (await unless_left(request.receive, model, model.run(inputs))).values()
     vectors = _shortened(pool(hidden, inputs["attention_mask"], processing), body, processing)
     tokens = int(inputs["attention_mask"].sum())
     return JsonResponse(
