@@ -22,8 +22,13 @@ from typing import Any, Literal
 import psutil
 from pydantic import BaseModel, ConfigDict
 
+from service.errors import UnknownJob
+
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
 LIVE: tuple[State, ...] = ("queued", "running")
+
+# The kernel's own resolution of when a process began.
+_TICK_SECONDS = 0.01
 
 
 class Ask(BaseModel):
@@ -63,8 +68,11 @@ class Job:
 
     @property
     def ask(self) -> Ask:
-        """What was asked."""
-        return Ask.model_validate_json(self.path("job.json").read_bytes())
+        """What was asked. Raises UnknownJob for one that is thrown away meanwhile."""
+        try:
+            return Ask.model_validate_json(self.path("job.json").read_bytes())
+        except FileNotFoundError:
+            raise UnknownJob(f"no job '{self.id}'; GET /jobs lists them") from None
 
     def path(self, name: str) -> Path:
         """One of the files."""
@@ -96,8 +104,8 @@ class Job:
         try:
             recorded = json.loads(self.path("runner.json").read_bytes())
             process = psutil.Process(recorded["pid"])
-            same = process.create_time() == recorded["started"] and process.status() != psutil.STATUS_ZOMBIE
-            return process if same else None
+            same = abs(since_boot(process) - recorded["since_boot"]) < _TICK_SECONDS
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except (OSError, psutil.Error):
             return None
 
@@ -117,7 +125,7 @@ class Job:
         return rows if isinstance(rows, list) else []
 
     def status(self) -> JobStatus:
-        """How it is doing."""
+        """How it is doing. Raises UnknownJob."""
         state, lines = self.state(), [line.strip() for line in self.log().splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         progress = lines[-1] if lines else ""
@@ -137,3 +145,8 @@ class Job:
             return self.path("exit").stat().st_mtime - self.path("begun").stat().st_mtime
         except FileNotFoundError:
             return None
+
+
+def since_boot(process: psutil.Process) -> float:
+    """When a process began, in seconds since the machine did: the time of day may be set while it runs."""
+    return float(process.create_time() - psutil.boot_time())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
@@ -14,7 +15,7 @@ import psutil
 
 from runtime.session import available_cores
 from service.errors import Conflict, JobsUnavailable, TooBusy, UnknownJob
-from service.jobs.job import LIVE, Ask, Job
+from service.jobs.job import LIVE, Ask, Job, since_boot
 from service.jobs.recipe import check_recipe
 from service.settings import Settings
 
@@ -63,8 +64,13 @@ class Jobs:
         self._runners = [runner for runner in self._runners if runner.poll() is None]
         if not self.folder.is_dir():
             return []
-        jobs = [Job(path) for path in self.folder.iterdir() if (path / "job.json").is_file()]
-        return sorted(jobs, key=lambda job: job.ask.created, reverse=True)
+        created = {}
+        for path in self.folder.iterdir():
+            # One that is being made has no file yet, one that is thrown away is hidden.
+            if not path.name.startswith(".") and (path / "job.json").is_file():
+                with suppress(UnknownJob):
+                    created[Job(path)] = Job(path).ask.created
+        return sorted(created, key=lambda job: created[job], reverse=True)
 
     def cancel(self, job: Job) -> None:
         """Ask a job to end; it does so within seconds. One that is over stays as it is."""
@@ -73,10 +79,19 @@ class Jobs:
             runner.terminate()
 
     def remove(self, job: Job) -> None:
-        """Throw away an ended job's files; what it published stays. Raises Conflict for one that runs."""
+        """Throw away an ended job's files; what it published stays.
+
+        Raises Conflict for one that runs, UnknownJob for one that somebody else throws away.
+        """
         if job.state() in LIVE:
             raise Conflict(f"job '{job.id}' is not over; cancel it first")
-        shutil.rmtree(job.folder)
+        hidden = job.folder.with_name(f".{job.id}")
+        try:
+            # At once, and then file by file: nobody is to find half a job.
+            job.folder.rename(hidden)
+        except FileNotFoundError:
+            raise UnknownJob(f"no job '{job.id}'; GET /jobs lists them") from None
+        shutil.rmtree(hidden)
 
     def archive(self, job: Job) -> Path:
         """A tar file of the bundles that a job made. Raises Conflict where it has not succeeded."""
@@ -115,6 +130,6 @@ def _start(job: Job) -> "subprocess.Popen[bytes]":
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    process = psutil.Process(runner.pid)
-    job.write("runner.json", json.dumps({"pid": runner.pid, "started": process.create_time()}))
+    began = since_boot(psutil.Process(runner.pid))
+    job.write("runner.json", json.dumps({"pid": runner.pid, "since_boot": began}))
     return runner

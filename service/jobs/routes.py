@@ -1,6 +1,8 @@
 """`/jobs`: a recipe in; progress, log, cancellation and the resulting bundles out."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -9,7 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from service.body import Body, parse
-from service.errors import InvalidRequest, JobsUnavailable
+from service.errors import InvalidRequest, JobsUnavailable, UnknownJob
 from service.jobs.job import Job
 from service.jobs.jobs import Jobs
 from service.jobs.recipe import MAX_BYTES
@@ -43,7 +45,7 @@ async def listing(request: Request) -> JSONResponse:
     """`GET /jobs`, newest first."""
     jobs = _jobs(request)
     jobs.check_available()
-    return JSONResponse({"jobs": await asyncio.to_thread(lambda: [_described(job) for job in jobs.all()])})
+    return JSONResponse({"jobs": await asyncio.to_thread(lambda: list(_listed(jobs)))})
 
 
 async def status(request: Request) -> JSONResponse:
@@ -87,6 +89,12 @@ def _jobs(request: Request) -> Jobs:
 
 async def _find(request: Request) -> Job:
     return await asyncio.to_thread(_jobs(request).find, request.path_params["id"])
+
+
+def _listed(jobs: Jobs) -> Iterator[dict[str, Any]]:
+    for job in jobs.all():
+        with suppress(UnknownJob):
+            yield _described(job)
 
 
 def _described(job: Job) -> dict[str, Any]:
