@@ -8,7 +8,8 @@
     ├── AdapterError            not an adapter, not one of this model, or a name that is not loaded
     ├── CapacityError           every KV slot is taken
     └── InputError              a request that the model cannot answer (HTTP 400)
-        └── PromptTooLong       more tokens than the context holds
+        ├── PromptTooLong       more tokens than the context holds
+        └── BatchTooLarge       more at once than is read, whichever items are left out
 
 A message says what was wrong, where, and what to do about it.
 """
@@ -48,3 +49,7 @@ class InputError(ModelpressError):
 
 class PromptTooLong(InputError):
     """The prompt leaves no room in the context."""
+
+
+class BatchTooLarge(InputError):
+    """A request's items together are more than is read at once; no single one is at fault."""

@@ -17,7 +17,7 @@ from runtime.answers import Run, answer
 from runtime.bundle import Bundle
 from runtime.captions import Captioned, encode_captioned
 from runtime.drawing import denoise, encode_requests
-from runtime.errors import InputError
+from runtime.errors import BatchTooLarge, InputError
 from runtime.graphs import batch_graphs, own_nodes
 from runtime.manifest import (
     CaptionedProcessing,
@@ -133,11 +133,15 @@ class TensorModel:
     def encode(self, items: Sequence[Any]) -> dict[str, Array]:
         """Items as the graph's inputs, as the bundle's processing says. A list of ints is a text's tokens.
 
-        Raises InputError, also for texts of over `MAX_CHARACTERS` together.
+        Raises InputError; BatchTooLarge for texts of over `MAX_CHARACTERS` together, or images of over
+        `processing.LARGEST_IMAGES` times `max_pixels`.
         """
         processing = self.manifest.processing
         if (characters := sum(map(_characters, items))) > MAX_CHARACTERS:
-            raise InputError(f"{characters:,} characters at once; send at most {MAX_CHARACTERS:,}")
+            raise BatchTooLarge(f"{characters:,} characters at once; send at most {MAX_CHARACTERS:,}")
+        if isinstance(processing, ImageProcessing | CaptionedProcessing):
+            images = [item.image if isinstance(item, Captioned) else item for item in items]
+            proc.check_pixels(images, self._max_pixels)
         names = [spec.name for spec in self.manifest.signature.inputs]
         if isinstance(processing, ImageProcessing):
             return {names[0]: proc.preprocess_images(items, processing, max_pixels=self._max_pixels)}

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from runtime.captions import Captioned, check_captions
-from runtime.errors import InputError
+from runtime.errors import BatchTooLarge, InputError
 from runtime.manifest import (
     CaptionedProcessing,
     DrawingProcessing,
@@ -113,8 +113,9 @@ async def answer(pool: Pool, model: Served, items: Items, receive: Receive) -> l
 async def _predicted(pool: Pool, model: Batcher, items: Items) -> list[dict[str, Any]]:
     try:
         return await model.predict(_readable(items.values))
-    except InputError:
-        if not items.batch:
+    except InputError as error:
+        # Where all are too much together, no item is to be tried by itself.
+        if not items.batch or isinstance(error, BatchTooLarge):
             raise
     errors = await pool.run(_errors, model.model, items.values)
     good = [value for index, value in enumerate(items.values) if index not in errors]

@@ -7,9 +7,17 @@ from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from runtime.errors import InputError
+from runtime.errors import BatchTooLarge, InputError
 from runtime.manifest import ImageProcessing, TextProcessing
-from runtime.processing import classify, encode_texts, load_tokenizer, pool, preprocess_images, tag_tokens
+from runtime.processing import (
+    check_pixels,
+    classify,
+    encode_texts,
+    load_tokenizer,
+    pool,
+    preprocess_images,
+    tag_tokens,
+)
 
 RGB = ImageProcessing(
     mode="RGB",
@@ -65,6 +73,14 @@ def test_a_truncated_or_huge_image_is_refused() -> None:
 @pytest.fixture
 def tokenizer(tokenizer_file: Path) -> Tokenizer:
     return load_tokenizer(tokenizer_file)
+
+
+def test_many_images_are_as_few_large_ones() -> None:
+    png = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(png, "PNG")
+    check_pixels([png.getvalue()] * 16 + [b"no image", Image.new("L", (1, 1))], 64 * 64 + 1)
+    with pytest.raises(BatchTooLarge, match="69,632 pixels together; send at most 65,536"):
+        check_pixels([png.getvalue()] * 16 + [Image.new("L", (64, 64))], 64 * 64)
 
 
 def test_texts_are_padded_on_the_right_and_truncated(tokenizer: Tokenizer) -> None:

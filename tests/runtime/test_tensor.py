@@ -9,7 +9,7 @@ from PIL import Image
 
 from runtime.bundle import Bundle, write_bundle
 from runtime.captions import Captioned
-from runtime.errors import GraphError, InputError
+from runtime.errors import BatchTooLarge, GraphError, InputError
 from runtime.manifest import (
     FeedForwardGraph,
     ImageProcessing,
@@ -135,7 +135,7 @@ LONG = "a" * (MAX_CHARACTERS // 2)
 def test_more_text_than_anybody_reads_is_refused_before_it_is_tokenized(
     model: TensorModel, items: list[Any]
 ) -> None:
-    with pytest.raises(InputError, match="characters at once; send at most 4,194,304"):
+    with pytest.raises(BatchTooLarge, match="characters at once; send at most 4,194,304"):
         model.encode(items)
 
 

@@ -90,6 +90,16 @@ def test_a_plain_list_is_a_question(server):
     assert labels(server.http.post(URL, json=np.full((8, 8), 200).tolist())) == ["bright"]
 
 
+def test_more_pixels_than_are_decoded_at_once_are_refused_by_their_headers(server):
+    file = io.BytesIO()
+    Image.new("1", (8000, 8000)).save(file, "PNG")
+    # One that is no image, for whose sake each of the others would be tried by itself.
+    images = [base64.b64encode(each).decode() for each in (b"no image", *[file.getvalue()] * 17)]
+    answer = server.http.post(URL, json={"image": images})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_input")
+    assert "1,088,000,000 pixels together; send at most 1,024,000,000" in answer.json()["error"]
+
+
 def test_a_bad_item_of_a_batch_costs_the_others_nothing(server):
     good = [base64.b64encode(png(value)).decode() for value in (250, 3)]
     items = [good[0], "§", base64.b64encode(b"no image").decode(), good[1]]
