@@ -173,6 +173,9 @@ class Journal:
             await change.apply(self._catalog)
         except ModelpressError as error:
             logger.error("this worker cannot follow '%s %s': %s", change.action, change.name, error)
+        except Exception:
+            # Memory that ran out, say. Whoever gave up here would follow no later change either.
+            logger.exception("this worker cannot follow '%s %s'", change.action, change.name)
 
     def _note(self, folder: Path, position: int) -> None:
         """Tell the others how far this worker is."""

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from runtime.bundle import Bundle, write_bundle
+from runtime.manifest import Manifest
+from service.alias import Alias
 from service.catalog import PROBATION, Catalog
 from service.errors import InvalidRequest, ModelFailed
 from service.journal import Journal
@@ -103,5 +105,31 @@ def test_changes_are_made_one_after_another_in_one_process_too(tmp_path):
             async with asyncio.timeout(10):
                 while not entry.current._threads._shutdown:
                     await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(test(), 40))
+
+
+def test_a_change_that_fails_here_alone_does_not_end_the_following(tmp_path):
+    write_digits(tmp_path / "digits")
+
+    class Exhausted(Catalog):
+        async def load(self, name: str, *, take_over: bool = True) -> Manifest:
+            raise MemoryError
+
+    async def test() -> None:
+        settings = Settings()
+        async with AsyncExitStack() as stack:
+            catalogs, journals = [], []
+            for kind in (Catalog, Exhausted):
+                model = load(Bundle.open(tmp_path / "digits"), settings)
+                catalogs.append(await stack.enter_async_context(kind([model], settings)))
+                journals.append(await stack.enter_async_context(Journal(catalogs[-1], tmp_path).followed()))
+            publish_again(tmp_path / "digits")
+            await journals[0].load("digits-tiny")
+            alias = Alias.model_validate({"targets": [{"model": "digits-tiny"}]})
+            await asyncio.wait_for(journals[0].set_alias("digits", alias), 10)
+            async with asyncio.timeout(10):
+                while "digits" not in catalogs[1].aliases:
+                    await asyncio.sleep(0.02)
 
     asyncio.run(asyncio.wait_for(test(), 40))
