@@ -132,6 +132,12 @@ class Catalog:
             raise InputError(f"'{name}' does not generate text; ask it by POST /predict/{name}")
         return model
 
+    def first_of(self, alias: Alias) -> Served | None:
+        """What an alias stands for first, without drawing; None where nothing of that name is served now."""
+        with suppress(UnknownModel):
+            return self._named(alias.targets[0].model)
+        return None
+
     async def load(self, name: str, *, take_over: bool = True) -> Manifest:
         """Load a bundle of the store by its `tag` or `tag:version`, or again what is served from a folder.
 

@@ -272,6 +272,9 @@ def test_models_are_listed_aliased_and_unloaded_over_http(serve, bundles, tmp_pa
         alias = {"targets": [{"model": "digits-tiny"}], "shadow": {"model": "other-tiny", "share": 0.5}}
         assert http.put("/admin/aliases/digits", json=alias).status_code == 200
         assert http.post("/predict/digits", json=PIXELS).json()["model"] == "digits-tiny"
+        parents = {each["id"]: each["parent"] for each in http.get("/v1/models").json()["data"]}
+        assert parents == {"digits-tiny": None, "other-tiny": None, "digits": "digits-tiny"}
+        assert http.get("/v1/models/digits").json()["id"] == "digits"
         listed = http.get("/admin/models").json()
         assert listed["models"].keys() == {"digits-tiny", "other-tiny"}
         assert listed["aliases"]["digits"]["shadow"]["share"] == 0.5
