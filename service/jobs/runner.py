@@ -5,6 +5,7 @@ held in three ways: the command may use only as many cores, at the lowest priori
 whenever it has had more CPU time than its share. Where memory runs out, the kernel is told to take it first.
 """
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -27,6 +28,8 @@ BURST_SECONDS = 1.0
 # After this it is killed: a stage that is interrupted leaves nothing half done either way.
 CANCEL_SECONDS = 10.0
 LOCK = ".running"
+# From linux/prctl.h: the signal that a process gets when its parent dies.
+_PR_SET_PDEATHSIG = 1
 
 
 def run(job: Job) -> int:
@@ -93,6 +96,8 @@ def _environment(ask: Ask) -> dict[str, str]:
 
 def _yield_to_others(cores: float) -> None:
     """In the child, before it becomes the command: fewer cores, the lowest priority, first to be killed."""
+    # Without its runner nobody holds it to its share, and the next job would run beside it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, allowed[-max(1, ceil(cores)) :])
     os.nice(19)
