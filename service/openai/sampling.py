@@ -77,7 +77,7 @@ class SamplingBody(Body):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]] = Field(default={})
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=-(2**63))
     stop: Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_listed)] = Field(default=[])
     stop_token_ids: list[int] = Field(default=[])
     ignore_eos: bool = False
@@ -126,7 +126,8 @@ class SamplingBody(Body):
         return SamplingParams(
             max_tokens=max_tokens,
             temperature=self.temperature,
-            top_k=self.top_k,
+            # vLLM's other word for no limit.
+            top_k=0 if self.top_k == -1 else self.top_k,
             top_p=self.top_p,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
@@ -134,7 +135,12 @@ class SamplingBody(Body):
             frequency_penalty=self.frequency_penalty,
             logit_bias={int(token): bias for token, bias in self.logit_bias.items()},
             stop_token_ids=tuple(self.stop_token_ids),
-            seed=None if self.seed is None else self.seed + choice,
+            seed=None if self.seed is None else _drawn_with(self.seed + choice),
             logprobs=logprobs,
             ignore_eos=self.ignore_eos,
         )
+
+
+def _drawn_with(seed: int) -> int:
+    """The same number for the same seed, and none below 0, which a generator does not take."""
+    return seed if seed >= 0 else seed + 2**64

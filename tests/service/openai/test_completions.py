@@ -109,6 +109,18 @@ def test_a_seed_draws_the_same_again(client):
         return client.completions.create(model=MODEL, prompt="a", max_tokens=30, seed=seed).choices[0].text
 
     assert draw(1) == draw(1) != draw(2)
+    # OpenAI's seeds are any 64 bits with a sign.
+    assert draw(-1) == draw(-1) != draw(-2)
+
+
+def test_what_vllms_clients_send_for_no_limit_is_none(client):
+    said = [
+        client.completions.create(model=MODEL, prompt="a", max_tokens=30, seed=3, extra_body={"top_k": top_k})
+        .choices[0]
+        .text
+        for top_k in (0, -1)
+    ]
+    assert said[0] == said[1]
 
 
 def test_generation_ends_where_the_context_does(client, bundles):
