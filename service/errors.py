@@ -11,6 +11,7 @@ ModelpressError                 (runtime)
 │   ├── Conflict                not in this state of the thing that is asked for
 │   ├── JobsUnavailable         compression jobs are not allowed, or not possible, here
 │   ├── BodyTooLarge            the request's body is over the limit
+│   ├── EncodedBody             the request's body is compressed
 │   ├── TooBusy                 try again later
 │   │   ├── RateLimited         the key's own share is used up
 │   │   ├── DeadlineUnmeetable  the queue is longer than the request's deadline
@@ -54,6 +55,10 @@ class JobsUnavailable(ServiceError):
 
 class BodyTooLarge(ServiceError):
     """The request's body is larger than the server reads."""
+
+
+class EncodedBody(ServiceError):
+    """The request's body is compressed, which the server does not undo: its size has no bound."""
 
 
 class Unauthenticated(ServiceError):

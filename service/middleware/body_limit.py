@@ -1,15 +1,18 @@
 """Refuses a body that is larger than the server will hold in memory: 413, before or while it is read.
 
-Starlette's own limit answers in plain text; this one answers in the dialect's error shape.
+A compressed one is refused, too, with 415: it would be read as the JSON that it is not. Starlette's own limit
+answers in plain text; this one answers in the dialect's error shape.
 """
 
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge
+from service.errors import BodyTooLarge, EncodedBody
 from service.middleware.headers import header
 from service.problem import problem_response
+
+COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "compress", "br", "zstd"})
 
 
 class BodyLimitMiddleware:
@@ -22,6 +25,10 @@ class BodyLimitMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        encoding = header(scope, b"content-encoding")
+        if encoding and encoding.lower() in COMPRESSIONS:
+            encoded = EncodedBody(f"the body comes as '{encoding}'; send it uncompressed")
+            return await problem_response(scope, encoded)(scope, receive, send)
         error = BodyTooLarge(f"the request's body is over {self.limit:,} bytes; send it in parts")
         declared = _declared(scope)
         if declared is not None:

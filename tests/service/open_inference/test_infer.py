@@ -42,6 +42,17 @@ def test_errors_reach_the_client_with_their_message(client, pixels):
     assert caught.value.status() == "400"
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_a_compressed_request_is_refused_for_what_it_is(client, pixels, algorithm):
+    tensor = http.InferInput("pixels", pixels.shape, "FP32")
+    tensor.set_data_from_numpy(pixels)
+    with pytest.raises(InferenceServerException, match=f"comes as '{algorithm}'") as caught:
+        client.infer(MODEL, [tensor], request_compression_algorithm=algorithm)
+    assert caught.value.status() == "415"
+    answer = client.infer(MODEL, [tensor], response_compression_algorithm=algorithm)
+    assert answer.as_numpy("logits").shape == (3, 2)
+
+
 def test_an_output_that_does_not_exist_is_refused(client, pixels):
     tensor = http.InferInput("pixels", pixels.shape, "FP32")
     tensor.set_data_from_numpy(pixels)
