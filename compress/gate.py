@@ -25,7 +25,8 @@ def judge(evidence: Evidence, gate: GateConfig) -> Verdict:
     quality = evidence.quality
     if quality is None:
         notes.append("quality was not measured: the model has no labelled data; give 'data'")
-    elif gate.max_drop is not None and quality.drop > gate.max_drop:
+    # Said this way round, what is not a number is no pass.
+    elif gate.max_drop is not None and not quality.drop <= gate.max_drop:
         failures.append(
             f"{quality.metric} {quality.value:.4g} against {quality.baseline:.4g}: "
             f"worse by {quality.drop:.2%}, allowed {gate.max_drop:.2%}"
@@ -36,7 +37,7 @@ def judge(evidence: Evidence, gate: GateConfig) -> Verdict:
             f"{quality.drop_interval.high:.2%} over {quality.examples} examples"
         )
     slowest = min(evidence.latency, key=lambda latency: latency.speedup, default=None)
-    if gate.min_speedup is not None and slowest and slowest.speedup < gate.min_speedup:
+    if gate.min_speedup is not None and slowest and not slowest.speedup >= gate.min_speedup:
         failures.append(
             f"{slowest.workload}: {slowest.speedup:.2f}x the baseline's speed, asked {gate.min_speedup:g}x"
         )

@@ -5,6 +5,7 @@ latency comes from interleaved rounds, so that a noisy neighbour disturbs both a
 It judges nothing: `gate` does.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 
 from compress.batch_invariance import batch_invariance
 from compress.bootstrap import Rows, interval
+from compress.errors import StepError
 from compress.export.source import example_inputs
 from compress.machine import machine
 from models.datasets import Dataset, Split
@@ -115,8 +117,17 @@ def qualities_of(variant: Evaluation, baseline: Evaluation) -> tuple[Quality, ..
 
 
 def compare(variant: Evaluation, baseline: Evaluation) -> Quality:
-    """Both evaluations, of the same examples, as one record with paired intervals."""
+    """Both evaluations, of the same examples, as one record with paired intervals.
+
+    Raises StepError for a metric that is not finite: nothing compares with it, and no manifest holds it.
+    """
     examples = len(variant.scores)
+    for which, each in (("the original", baseline), ("the result", variant)):
+        if not math.isfinite(value := each.value()):
+            raise StepError(
+                f"the {each.metric} of {which} is {value} over {examples} examples: it overflows, or answers "
+                "all of them alike; leave out the step that did this, or give other data"
+            )
 
     def drop(rows: Rows | None = None) -> float:
         return drop_between(variant, baseline, rows)

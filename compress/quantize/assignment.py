@@ -50,7 +50,7 @@ def smallest_within(
     None where the last number is not.
     """
     drops = {count - 1: drop(count - 1)}
-    if drops[count - 1] > limit:
+    if not drops[count - 1] <= limit:
         return None, drops
     low, high = 0, count - 1
     while low < high:

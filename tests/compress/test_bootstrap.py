@@ -27,3 +27,13 @@ def test_pairing_cancels_what_both_share() -> None:
     ours, theirs = hard + rng.normal(0.5, 0.1, 300), hard
     paired = interval(lambda rows: float((ours[rows] - theirs[rows]).mean()), 300)
     assert 0.45 < paired.low < paired.high < 0.55
+
+
+def test_resamples_without_a_figure_are_left_out() -> None:
+    data = np.array([1.0, 2.0])
+
+    def spread_alone(rows: np.ndarray) -> float:
+        return float(data[rows].mean()) if len(set(rows)) > 1 else float("nan")
+
+    found = interval(spread_alone, 2)
+    assert (found.low, found.high) == (1.5, 1.5)

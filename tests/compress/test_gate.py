@@ -43,6 +43,7 @@ def evidence(drop: float = 0.0, high: float = 0.0, speedups: tuple[float, ...] =
         ({"speedups": (2.0, 1.5)}, {"min_speedup": 1.5}, True),
         ({"speedups": (2.0, 0.9)}, {"min_speedup": 1.0}, False),
         ({"speedups": ()}, {"min_speedup": 1.0}, True),
+        ({"drop": float("nan")}, {"max_drop": 0.01}, False),
     ],
 )
 def test_the_verdict(given: dict[str, Any], gate: dict[str, Any], passes: bool) -> None:

@@ -62,3 +62,4 @@ def test_the_smallest_number_within_a_limit_is_found_by_few_measurements() -> No
         assert number == boundary
         assert len(drops) <= 8
     assert smallest_within(3, lambda tried: 1.0, 0.7) == (None, {2: 1.0})
+    assert smallest_within(3, lambda tried: float("nan"), 0.7)[0] is None
