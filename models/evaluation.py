@@ -40,7 +40,7 @@ class Evaluation:
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger value is a better one."""
-        return _METRICS[self.metric].higher_is_better
+        return is_score(self.metric)
 
     def value(self, rows: Array | None = None) -> float:
         """The metric over the given row numbers (repeats count), or over all of them."""
@@ -98,6 +98,11 @@ def metric_for(dataset: Dataset) -> str | None:
         classes = targets is not None and targets.dtype.kind in "iu" and targets.ndim == 1
         return "accuracy" if classes else None
     return dataset.metric or _TASK_METRICS[dataset.task]
+
+
+def is_score(metric: str) -> bool:
+    """Whether a larger value of `metric` is a better one, as it is not of a perplexity or a distance."""
+    return _METRICS[metric].higher_is_better
 
 
 def beside(metric: str) -> tuple[str, ...]:

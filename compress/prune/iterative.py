@@ -19,8 +19,9 @@ from compress.prune.config import Iterative
 from compress.prune.hold import held, unchanged
 from compress.prune.layers import Layers, refuse_empty, weight_of
 from compress.prune.masks import magnitude_masks, round_ratio
-from compress.quality import module_metric
+from compress.quality import metric_name, module_metric
 from compress.step import Figures
+from models.evaluation import is_score
 from models.sources.source import SourceModel
 
 # Half a point of a score in [0, 1], or half a percent of a perplexity.
@@ -50,7 +51,8 @@ def prune_in_rounds(
         rounds.append({"ratio": ratio, "metric": module_metric(source, source.module, seed, EXAMPLES)})
     ticket = {**dense, "ticket": rounds[-1]["metric"]} if dense else {}
     if ticket:
-        ticket["matches"] = _matches(source, ticket["ticket"], ticket["dense"])
+        metric = metric_name("prune", source)
+        ticket["matches"] = matches(metric, ticket["ticket"], ticket["dense"])
     return {"rounds": rounds, **ticket}
 
 
@@ -92,7 +94,8 @@ def _train(
         finetune(source, config.finetune, seed, teacher=teacher, before_step=before_step)
 
 
-def _matches(source: SourceModel, ticket: float, dense: float) -> bool:
-    if source.task == "text-generation":
-        return ticket <= dense * (1 + MATCHES)
-    return ticket >= dense - MATCHES
+def matches(metric: str, ticket: float, dense: float) -> bool:
+    """Whether the ticket is within `MATCHES` of the dense network: relatively where lower is better."""
+    if is_score(metric):
+        return ticket >= dense - MATCHES
+    return ticket <= dense * (1 + MATCHES)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.prune.iterative import fresh_weights
+from compress.prune.iterative import fresh_weights, matches
 from compress.prune.masks import round_ratio
 from compress.prune.step import run
 from compress.step import validate
@@ -71,6 +71,23 @@ def test_a_ticket_is_trained_from_the_early_weights_and_compared_with_the_dense_
     assert figures["dense"] > 0.85
     assert figures["ticket"] == figures["rounds"][-1]["metric"]
     assert figures["matches"] == (figures["ticket"] >= figures["dense"] - 0.005)
+
+
+@pytest.mark.parametrize(
+    ("metric", "ticket", "dense", "found"),
+    [
+        ("accuracy", 0.9, 0.904, True),
+        ("accuracy", 0.9, 0.906, False),
+        ("perplexity", 50.2, 50.0, True),
+        ("perplexity", 80.0, 50.0, False),
+        ("reconstruction-error", 0.2, 0.1, False),
+        ("intra-class-frechet", 3.0, 6.0, True),
+    ],
+)
+def test_a_ticket_matches_by_what_its_metric_counts(
+    metric: str, ticket: float, dense: float, found: bool
+) -> None:
+    assert matches(metric, ticket, dense) is found
 
 
 def test_a_network_begins_anew_by_seed() -> None:
