@@ -1,7 +1,8 @@
 """A content-addressed cache of stages: the key is everything a result depends on, the value a folder.
 
 A stage that fails leaves nothing; one that is killed leaves a temporary folder that no key names. A folder
-whose files are not what its record says is made again. It knows nothing of what a stage does.
+whose files are not what its record says is made again. Two runs at once may both make a stage, and the first
+one's stays. It knows nothing of what a stage does.
 """
 
 import hashlib
@@ -47,8 +48,7 @@ def run_stage(
         start = time.perf_counter()
         figures = make(staging)
         _write_record(staging, key, figures, time.perf_counter() - start)
-        shutil.rmtree(target, ignore_errors=True)
-        staging.rename(target)
+        _settle(staging, target, key)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     made = _read(target, key)
@@ -72,6 +72,18 @@ def code_fingerprint(*folders: Path) -> str:
 def library_versions() -> Mapping[str, str]:
     """The installed versions of what computes the results, read without importing any of it."""
     return versions(LIBRARIES)
+
+
+def _settle(staging: Path, target: Path, key: str) -> None:
+    """Put `staging` at `target`, unless the same stage stands there by now: another run may be reading it."""
+    try:
+        staging.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+        if _read(target, key) is None:
+            shutil.rmtree(target, ignore_errors=True)
+            staging.rename(target)
 
 
 def _write_record(folder: Path, key: str, figures: dict[str, Any], seconds: float) -> None:

@@ -96,3 +96,19 @@ def test_after_kill_9_only_the_unfinished_stage_is_made_again(tmp_path: Path) ->
     assert not second.cached
     assert not (second.folder / "half").exists()
     assert len(calls) == 1
+
+
+def test_of_two_runs_at_once_the_first_ones_stage_stays(tmp_path: Path) -> None:
+    """The other run may have begun to read it."""
+
+    def overtaken(folder: Path) -> dict[str, Any]:
+        other = run_stage("step", {}, maker([]), tmp_path)
+        inodes.append((other.folder / "file.txt").stat().st_ino)
+        return maker([], "made later")(folder)
+
+    inodes: list[int] = []
+    stage = run_stage("step", {}, overtaken, tmp_path)
+    assert stage.figures == {"size": 4}
+    assert (stage.folder / "file.txt").read_text() == "made"
+    assert [(stage.folder / "file.txt").stat().st_ino] == inodes
+    assert [path.name for path in tmp_path.iterdir()] == [stage.folder.name]
