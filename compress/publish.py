@@ -1,4 +1,8 @@
-"""Bundles into BentoML's model store, where `modelpress serve` and `bentoml models` find them."""
+"""Bundles into BentoML's model store, where `modelpress serve` and `bentoml models` find them.
+
+BentoML copies into its store file by file, and takes no model that is there already; so it is given a store
+of its own, and what it made is renamed into the real one. What is published is whole, or what it was before.
+"""
 
 import os
 import shutil
@@ -27,18 +31,37 @@ def publish(measured: Bundle) -> tuple[str, Bundle]:
     """
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     import bentoml
-    from bentoml.exceptions import NotFound
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.models.model import ModelStore
 
-    with tempfile.TemporaryDirectory() as folder:
+    store = Path(BentoMLContainer.model_store_dir.get())
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=store.parent) as folder:
         bundle = write_bundle(Path(folder) / "bundle", measured.manifest, _sources(measured))
         manifest = bundle.manifest
         tag = f"{manifest.tag}:{manifest.version}"
-        with suppress(NotFound):
-            bentoml.models.delete(tag)
         labels = {"task": manifest.task, "variant": manifest.variant}
-        with bentoml.models.create(tag, module=MODULE, labels=labels) as model:
+        own = ModelStore(Path(folder) / "models")
+        with bentoml.models.create(tag, module=MODULE, labels=labels, _model_store=own) as model:
             shutil.copytree(bundle.path, model.path, dirs_exist_ok=True)
-        return tag, Bundle.open(bentoml.models.get(tag).path)
+        made = Path(own.get(tag).path)
+        replace_folder(store / made.relative_to(Path(folder) / "models"), made)
+    (store / manifest.tag / "latest").write_text(manifest.version)
+    return tag, Bundle.open(bentoml.models.get(tag).path)
+
+
+def replace_folder(target: Path, new: Path) -> None:
+    """Rename `new` to `target`, and what stands there to nothing; it stays where that fails."""
+    old = new.with_name(f".{new.name}.replaced")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def published() -> Iterator[Bundle]:

@@ -1,10 +1,13 @@
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from compress.publish import export_folder, find, newest, publish
-from runtime.bundle import Bundle
+from compress.publish import export_folder, find, newest, publish, replace_folder
+from runtime.bundle import Bundle, write_bundle
 from runtime.errors import BundleDamaged, BundleNotFound
 
 
@@ -51,3 +54,41 @@ def test_a_damaged_published_bundle_is_refused(store: Path, text_bundle: Bundle)
 def test_a_bundle_is_also_a_plain_folder(text_bundle: Bundle, tmp_path: Path) -> None:
     written = export_folder(text_bundle, tmp_path / "plain")
     assert Bundle.open(tmp_path / "plain").manifest == written.manifest
+
+
+PUBLISH = """
+import sys
+from compress.publish import publish
+from runtime.bundle import Bundle
+
+publish(Bundle.open(sys.argv[1]))
+"""
+
+
+def test_a_bundle_is_whole_as_soon_as_it_is_there(text_bundle: Bundle, tmp_path: Path) -> None:
+    """Killed while it is put into the store, it is not in there by half."""
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"w" * 50_000_000)
+    sources = {name: text_bundle.path / name for name in text_bundle.manifest.files}
+    large = write_bundle(tmp_path / "large", text_bundle.manifest, {**sources, "weights.bin": weights})
+    own = {"BENTOML_HOME": str(tmp_path / "bento"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    place = tmp_path / "bento" / "models" / large.manifest.tag / large.manifest.version
+    command = [sys.executable, "-c", PUBLISH, str(large.path)]
+    with subprocess.Popen(command, env={**os.environ, **own}) as process:
+        while process.poll() is None and not place.exists():
+            time.sleep(0.0001)
+        process.kill()
+    assert Bundle.open(place).manifest.files == large.manifest.files
+
+
+def test_what_was_published_stays_where_its_successor_fails(tmp_path: Path) -> None:
+    target = tmp_path / "store" / "name" / "version"
+    target.mkdir(parents=True)
+    (target / "file").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(target, tmp_path / "never-made")
+    assert (target / "file").read_text() == "old"
+    (tmp_path / "made").mkdir()
+    replace_folder(target, tmp_path / "made")
+    assert list(target.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "store"]
