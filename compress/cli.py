@@ -32,8 +32,11 @@ def compress(
     """Run recipes: compress, measure against the original, and publish what passes the gate."""
     from compress.pipeline import run
     from compress.progress import Narrator
+    from compress.publish import check_folder
     from compress.recipe import load_recipe
 
+    if out is not None:
+        check_folder(out)
     loaded = [load_recipe(path) for path in recipes]
     refused = []
     rows = []

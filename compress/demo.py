@@ -21,7 +21,7 @@ from compress import table
 from compress.errors import DemoError
 from compress.pipeline import run
 from compress.progress import Narrator
-from compress.publish import publish
+from compress.publish import check_folder, publish
 from compress.recipe import parse_recipe
 from compress.report import write_report
 from models.datasets import load_dataset
@@ -47,6 +47,7 @@ TABLE_WIDTH = 92
 
 def run_demo(out: Path, as_json: bool) -> None:
     """Train, compress, publish, serve, ask, load-test, report. Raises DemoError where a part fails."""
+    check_folder(out)
     start, console = time.perf_counter(), Console(stderr=as_json)
     console.width = max(console.width, TABLE_WIDTH)
     manifests = _compress_all()

@@ -4,7 +4,9 @@ ModelpressError
 ├── RecipeError     a recipe that cannot be read or cannot work: names the key, the file and the line
 ├── ExportError     a model that does not become an ONNX graph, or one whose graph computes something else
 ├── StepError       a step that this model or this data cannot take
-└── GateError       a variant that is slower or worse than the recipe allows
+├── GateError       a variant that is slower or worse than the recipe allows
+├── OutputError     a place that a result cannot be written to
+└── DemoError       a part of the demo that did not do its work
 """
 
 from runtime.errors import ModelpressError
@@ -24,6 +26,10 @@ class StepError(ModelpressError):
 
 class GateError(ModelpressError):
     """The gate refused a variant."""
+
+
+class OutputError(ModelpressError):
+    """A result cannot be written where it was asked for."""
 
 
 class DemoError(ModelpressError):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from compress.errors import OutputError
 from runtime.bundle import MANIFEST, Bundle, write_bundle
 from runtime.errors import BundleError, BundleNotFound
 from runtime.suggest import nearest
@@ -20,8 +21,22 @@ MODULE = "modelpress"
 
 
 def export_folder(measured: Bundle, target: Path) -> Bundle:
-    """Write `measured` as a plain folder at `target`, replacing a bundle that stands there."""
+    """Write `measured` as a plain folder at `target`, replacing a bundle that stands there.
+
+    Raises OutputError where something else does: it is not ours to remove.
+    """
+    if target.exists() and not _is_bundle(target):
+        raise OutputError(f"{target}: stands there and is no bundle; move it away, or choose another --out")
     return write_bundle(target, measured.manifest, _sources(measured))
+
+
+def check_folder(out: Path) -> None:
+    """Raises OutputError for a place where no folder can be: said before hours of work, not after."""
+    nearest_there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not nearest_there.is_dir():
+        raise OutputError(f"{nearest_there}: a file; --out names the folder to write into")
+    if not os.access(nearest_there, os.W_OK):
+        raise OutputError(f"{nearest_there}: cannot be written to; choose another --out")
 
 
 def publish(measured: Bundle) -> tuple[str, Bundle]:
@@ -93,6 +108,14 @@ def find(reference: str) -> Bundle:
             return Bundle.open(bundle.path)
     known = [bundle.manifest.tag for bundle in bundles]
     raise BundleNotFound(f"no bundle '{reference}', neither a folder nor published; {nearest(tag, known)}")
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        Bundle.open(folder, verify=False)
+    except BundleError:
+        return folder.is_dir() and not any(folder.iterdir())
+    return True
 
 
 def _sources(bundle: Bundle) -> dict[str, Path]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from compress.publish import export_folder, find, newest, publish, replace_folder
+from compress.errors import OutputError
+from compress.publish import check_folder, export_folder, find, newest, publish, replace_folder
 from runtime.bundle import Bundle, write_bundle
 from runtime.errors import BundleDamaged, BundleNotFound
 
@@ -92,3 +93,28 @@ def test_what_was_published_stays_where_its_successor_fails(tmp_path: Path) -> N
     replace_folder(target, tmp_path / "made")
     assert list(target.iterdir()) == []
     assert list(tmp_path.iterdir()) == [tmp_path / "store"]
+
+
+def test_what_is_no_bundle_is_not_replaced(text_bundle: Bundle, tmp_path: Path) -> None:
+    target = tmp_path / text_bundle.manifest.tag
+    target.mkdir()
+    export_folder(text_bundle, target)
+    export_folder(text_bundle, target)
+    for name in ("notes.txt", "manifest.json"):
+        other = tmp_path / name.replace(".", "-")
+        other.mkdir()
+        (other / name).write_text("{}")
+        with pytest.raises(OutputError, match="is no bundle; move it away"):
+            export_folder(text_bundle, other)
+        assert (other / name).read_text() == "{}"
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OutputError, match="is no bundle"):
+        export_folder(text_bundle, tmp_path / "file")
+
+
+def test_a_file_is_no_place_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check_folder(tmp_path / "new" / "newer")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="file: a file; --out names the folder"):
+            check_folder(place)

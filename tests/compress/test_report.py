@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from compress.errors import OutputError
 from compress.report import write_report
 from runtime.errors import ModelpressError
 from runtime.manifest import (
@@ -439,3 +440,9 @@ def test_sensitivity_is_drawn_and_tabled_worst_first(tmp_path: Path) -> None:
     assert page.text.index("embedding") < page.text.index("layers.0.up")
     assert "0.500" in page.text
     assert '"16"' not in page.text
+
+
+def test_a_page_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/report.html: cannot be written: .+; choose another --out"):
+        write_report([manifest()], tmp_path / "file" / "report.html")
