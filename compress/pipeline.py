@@ -20,6 +20,7 @@ from compress.calibration import check_fits, drawn_rows
 from compress.description import Description, unpublished
 from compress.errors import StepError
 from compress.machine import machine
+from compress.publish import check_tag
 from compress.recipe import Recipe, check_task
 from compress.rehearsal import rehearse
 from compress.step import Calibration, Figures, GraphMethod, StepConfig, TorchMethod, methods
@@ -55,6 +56,7 @@ def run(recipe: Recipe, progress: Progress = lambda name, stage: None) -> Result
     job.rehearse()
     on_torch = [step for step in recipe.steps if isinstance(methods()[step.method], TorchMethod)]
     baseline = job.export([])
+    check_tag(job.bundle(baseline).manifest.tag)
     graph = job.export(on_torch) if on_torch else baseline
     for step in recipe.steps[len(on_torch) :]:
         graph = job.rewrite(graph, step)

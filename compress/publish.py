@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from compress.errors import OutputError
+from compress.errors import OutputError, RecipeError
 from runtime.bundle import MANIFEST, Bundle, write_bundle
 from runtime.errors import BundleError, BundleNotFound
 from runtime.suggest import nearest
 
 # The service asks the store for models of this module.
 MODULE = "modelpress"
+# BentoML takes no longer names.
+TAG_LENGTH = 63
 
 
 def export_folder(measured: Bundle, target: Path) -> Bundle:
@@ -28,6 +30,15 @@ def export_folder(measured: Bundle, target: Path) -> Bundle:
     if target.exists() and not _is_bundle(target):
         raise OutputError(f"{target}: stands there and is no bundle; move it away, or choose another --out")
     return write_bundle(target, measured.manifest, _sources(measured))
+
+
+def check_tag(tag: str) -> None:
+    """Raises RecipeError for a tag `name-variant` that the store would refuse, once all the work is done."""
+    if len(tag) > TAG_LENGTH:
+        raise RecipeError(
+            f"'{tag}' has {len(tag)} characters, and a model store takes {TAG_LENGTH}; "
+            "give a shorter 'name' or 'variant' in the recipe"
+        )
 
 
 def check_folder(out: Path) -> None:

@@ -17,6 +17,9 @@ from runtime.suggest import nearest
 
 Location = tuple[int | str, ...]
 
+# What a model store takes for a name.
+NAME = r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$"
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,8 +42,8 @@ class Recipe(_Config):
 
     model: str = Field(pattern=r"^(zoo|hf|py|onnx):.+")
     data: str | None = None
-    name: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_.-]*$")
-    variant: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    name: str | None = Field(default=None, pattern=NAME)
+    variant: str | None = Field(default=None, pattern=NAME)
     full: bool = False
     seed: int = Field(default=0, ge=0)
     steps: tuple[SerializeAsAny[StepConfig], ...] = ()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import bentoml
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from compress import step as steps
 from compress.errors import RecipeError, StepError
 from compress.pipeline import Result, run
+from compress.publish import publish
 from compress.recipe import parse_recipe
 from compress.step import StepConfig, TorchMethod, register
 from models.sources.source import SourceModel
@@ -119,6 +121,20 @@ def test_the_gate_refuses_what_is_worse_or_slower() -> None:
     result = execute(recipe(QUANTIZE, "{max_drop: 1.0, min_speedup: 1000}"))
     assert not result.verdict.passed
     assert "asked 1000x" in result.verdict.failures[0]
+
+
+@pytest.mark.parametrize("variant", ["v" * 55, "v" * 56])
+def test_a_name_that_the_store_refuses_is_told_before_the_steps(variant: str, workplace: Path) -> None:
+    text = recipe(QUANTIZE, variant=variant)
+    if len(f"network-{variant}") <= 63:
+        tag, stored = publish(execute(text).bundle)
+        assert tag == f"network-{variant}:{stored.manifest.version}"
+        bentoml.models.delete(tag)
+        return
+    with pytest.raises(RecipeError, match="64 characters, and a model store takes 63; give a shorter 'name'"):
+        execute(text)
+    stages = {path.name.split("-")[0] for path in (workplace / "cache" / "stages").iterdir()}
+    assert stages == {"rehearse", "export"}
 
 
 def test_too_few_calibration_samples_are_refused() -> None:

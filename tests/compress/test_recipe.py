@@ -43,6 +43,7 @@ def test_a_recipe_is_read_whole() -> None:
         ((GOOD, "- a\n- b"), "a recipe is a mapping"),
         ((GOOD, "model: [unclosed"), "not valid YAML"),
         ((GOOD, "model: zoo:x\nsteps: 3"), "r.yaml:2: 'steps' is a list"),
+        ((GOOD, "model: zoo:x\nname: x-"), "r.yaml:2: 'name': String should match pattern"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_file_and_line(edit: tuple[str, str], message: str) -> None:
