@@ -45,7 +45,7 @@ class Recipe(_Config):
     name: str | None = Field(default=None, pattern=NAME)
     variant: str | None = Field(default=None, pattern=NAME)
     full: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     steps: tuple[SerializeAsAny[StepConfig], ...] = ()
     gate: GateConfig = GateConfig()
 
@@ -68,15 +68,11 @@ def load_recipe(path: Path) -> Recipe:
 
 def parse_recipe(text: str, name: str = "<recipe>") -> Recipe:
     """Check a recipe's text; `name` stands for the file in messages. Raises RecipeError."""
-    try:
-        tree, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise RecipeError(f"{name}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    tree, content = _read(text, name)
     if not isinstance(content, dict):
         raise RecipeError(f"{name}: a recipe is a mapping with at least the key 'model'")
-    steps = content.get("steps") or []
+    steps = content.get("steps")
+    steps = [] if steps is None else steps
     if not isinstance(steps, list):
         raise RecipeError(
             f"{_place(name, tree, ('steps',))}: 'steps' is a list of steps, each with a 'method'"
@@ -88,6 +84,37 @@ def parse_recipe(text: str, name: str = "<recipe>") -> Recipe:
         raise RecipeError(_explain(error, (), name, tree, content, Recipe)) from None
     _check_order(recipe.steps, name, tree)
     return recipe
+
+
+def _read(text: str, name: str) -> tuple[yaml.Node | None, Any]:
+    """The recipe's nodes, which know their lines, and its content. Raises RecipeError for what is no YAML."""
+    try:
+        tree, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+        _refuse_repeated(name, tree)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = str(getattr(error, "problem", error)).splitlines()[0]
+        raise RecipeError(f"{name}{line}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise RecipeError(f"{name}: not valid YAML: nested too deeply") from None
+    return tree, content
+
+
+def _refuse_repeated(name: str, node: yaml.Node | None) -> None:
+    """Of a key that stands twice YAML's readers take the last, without a word. Raises RecipeError."""
+    lines: dict[str, int] = {}
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    for key, value in pairs:
+        if key.value in lines:
+            raise RecipeError(
+                f"{name}:{key.start_mark.line + 1}: the key '{key.value}' stands in line "
+                f"{lines[key.value]} already; keep one of the two"
+            )
+        lines[key.value] = key.start_mark.line + 1
+        _refuse_repeated(name, value)
+    for value in node.value if isinstance(node, yaml.SequenceNode) else ():
+        _refuse_repeated(name, value)
 
 
 def check_task(recipe: Recipe, task: Task) -> None:
@@ -103,7 +130,7 @@ def _parse_step(step: Any, index: int, name: str, tree: yaml.Node | None) -> Ste
         raise RecipeError(
             f"{_place(name, tree, where)}: step {index + 1} has no 'method'; {nearest('', methods())}"
         )
-    if step["method"] not in methods():
+    if str(step["method"]) not in methods():
         place = _place(name, tree, (*where, "method"))
         raise RecipeError(
             f"{place}: unknown method '{step['method']}'; {nearest(str(step['method']), methods())}"
