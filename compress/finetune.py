@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from compress.errors import StepError
-from compress.step import Figures
+from compress.step import Figures, StepConfig
 from models.registry import OptimizerName, TrainingRecipe
+from runtime.manifest import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +25,22 @@ if TYPE_CHECKING:
     from models.training import Batch, Batches, Objective
 
 Divergence = Literal["forward", "reverse", "symmetric"]
+
+# Tasks whose outputs are logits of classes, one choice a target: what soft targets are made of.
+OF_CLASSES: tuple[Task, ...] = (
+    "image-classification",
+    "text-classification",
+    "token-classification",
+    "node-classification",
+    "segmentation",
+    "next-token",
+    "text-generation",
+    "text2text-generation",
+    "tensor",
+)
+
+
+SMOOTHED = "a teacher's soft targets take the place of smoothed ones; leave 'label_smoothing' out"
 
 
 class SoftTargets(BaseModel):
@@ -69,6 +87,13 @@ class FinetuneConfig(TrainingConfig):
 
     distill: SoftTargets | None = None
 
+    @field_validator("distill")
+    @classmethod
+    def _smooths_nothing(cls, distill: SoftTargets | None, info: ValidationInfo) -> SoftTargets | None:
+        if distill is not None and info.data.get("label_smoothing"):
+            raise PydanticCustomError("distill", SMOOTHED)
+        return distill
+
 
 def finetune(
     source: SourceModel,
@@ -113,6 +138,15 @@ def finetune(
     return {"steps": result.steps, "seconds": round(result.seconds, 1), "loss": sum(tail) / max(len(tail), 1)}
 
 
+def check_teaching(step: StepConfig, task: Task) -> None:
+    """Raises StepError for a training that asks for soft targets of a task which has none."""
+    trainings = (getattr(step, name, None) for name in ("finetune", "training"))
+    if task not in OF_CLASSES and any(getattr(each, "distill", None) for each in trainings):
+        raise StepError(
+            f"{step.method}: soft targets are of classes, and {task} chooses among none; leave 'distill' out"
+        )
+
+
 def check_trains(source: SourceModel, objective: Objective | None = None) -> None:
     """Raises StepError for a source without a torch model or data, TrainingError for one without a loss."""
     if source.dataset is None or source.module is None:
@@ -154,12 +188,16 @@ def own_objective(source: SourceModel, label_smoothing: float = 0.0) -> Objectiv
     For arrays of the user's own whose targets are classes, cross-entropy. `label_smoothing` is for losses of
     classes alone.
 
-    Raises TrainingError for a task without one.
+    Raises TrainingError for a task without one, StepError for smoothing that the source's own leaves out.
     """
     from models.evaluation import metric_for
     from models.objectives import cross_entropy, forward, objective_for
 
     if source.objective is not None:
+        if label_smoothing:
+            raise StepError(
+                f"{source.reference} has a loss of its own, without smoothing; leave 'label_smoothing' out"
+            )
         return source.objective
     classifies = source.dataset is not None and metric_for(source.dataset) == "accuracy"
     if source.task == "tensor" and classifies:

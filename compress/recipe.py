@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter, ValidationError
 
 from compress.errors import RecipeError
+from compress.finetune import check_teaching
 from compress.step import StepConfig, methods, validate
 from runtime.manifest import Task
 from runtime.suggest import nearest
@@ -120,6 +121,7 @@ def _refuse_repeated(name: str, node: yaml.Node | None) -> None:
 def check_task(recipe: Recipe, task: Task) -> None:
     """Refuse steps that a model of this task cannot take. Raises StepError."""
     for step in recipe.steps:
+        check_teaching(step, task)
         if check := methods()[step.method].check:
             check(step, task)
 

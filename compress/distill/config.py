@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from compress.finetune import SoftTargets, TrainingConfig
+from compress.finetune import SMOOTHED, SoftTargets, TrainingConfig
 from compress.step import StepConfig
 
 LayerIndices = Annotated[tuple[int, ...], Field(min_length=1)]
@@ -116,6 +116,13 @@ class DistillConfig(StepConfig, SoftTargets):
     sequences: SequencesConfig | None = None
     training: TrainingConfig = TrainingConfig()
     compare_alone: bool = False
+
+    @field_validator("training")
+    @classmethod
+    def _smooths_nothing(cls, training: TrainingConfig) -> TrainingConfig:
+        if training.label_smoothing:
+            raise PydanticCustomError("training", SMOOTHED)
+        return training
 
     @field_validator("cached")
     @classmethod

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from compress.distill.config import DistillConfig, StudentConfig
 from compress.errors import StepError
+from compress.finetune import OF_CLASSES
 from compress.order import loses_zeros
 from compress.step import Figures, TorchMethod, register
 from runtime.manifest import DrawingProcessing, Task, TextProcessing
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from models.sources.source import SourceModel
     from models.training import Objective
 
+# Tasks whose students learn something else than logits.
+_WITHOUT_LOGITS: tuple[Task, ...] = ("embedding", "image-generation")
 # What a model without logits and labels cannot give.
 _OF_LOGITS = ("hidden", "relations", "attention", "cached", "sequences", "compare_alone")
 
@@ -91,6 +94,11 @@ def restore(config: DistillConfig, source: SourceModel, shapes: Mapping[str, tup
 
 def check(config: DistillConfig, task: Task) -> None:
     """Refuse what the task has not got."""
+    if task not in OF_CLASSES and task not in _WITHOUT_LOGITS:
+        raise StepError(
+            f"distill: a student learns its teacher's choice among classes, and {task} has none; shrink the "
+            "model, or train a smaller one"
+        )
     asked = [name for name in _OF_LOGITS if getattr(config, name)]
     if task == "image-generation" and (wrong := [name for name in asked if name != "compare_alone"]):
         raise StepError(

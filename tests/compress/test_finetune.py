@@ -112,6 +112,12 @@ def test_every_training_setting_reaches_the_loop(source: SourceModel) -> None:
     assert steps == [0, *range(60)]
 
 
+def test_a_loss_of_the_sources_own_smooths_no_labels(source: SourceModel) -> None:
+    own = replace(source, objective=own_objective(source))
+    with pytest.raises(StepError, match="has a loss of its own, without smoothing"):
+        finetune(own, TrainingConfig(steps=1, label_smoothing=0.1, threads=1), 0)
+
+
 def test_a_diverging_run_says_at_which_step_and_where_its_last_good_weights_are(
     source: SourceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

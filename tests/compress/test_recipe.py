@@ -2,6 +2,7 @@ import pytest
 
 from compress.errors import RecipeError, StepError
 from compress.recipe import check_task, load_recipe, parse_recipe
+from runtime.manifest import Task
 
 GOOD = """\
 model: zoo:lenet5
@@ -13,6 +14,13 @@ steps:
 gate:
   max_drop: 0.02
 """
+
+TAUGHT = """\
+model: zoo:yolo
+steps:
+  - {method: prune, criterion: magnitude, finetune: {steps: 1, distill: {temperature: 2.0}}}
+"""
+STUDENT = "model: zoo:yolo\nsteps:\n  - {method: distill, student: {config: {width: 4}}}\n"
 
 
 def test_a_recipe_is_read_whole() -> None:
@@ -52,6 +60,14 @@ def test_a_recipe_is_read_whole() -> None:
         ((GOOD, "model: zoo:x\nsteps: &a [*a]"), "nested too deeply"),
         ((GOOD, "model: zoo:x\nseed: 9" + "9" * 20), "r.yaml:2: 'seed': Input should be less than"),
         ((GOOD, "model: a\0"), "not valid YAML: unacceptable character"),
+        (
+            (GOOD, TAUGHT.replace("steps: 1", "label_smoothing: 0.1")),
+            "r.yaml:3: 'finetune.distill': a teacher's",
+        ),
+        (
+            (GOOD, STUDENT.replace("}}}", "}}, training: {label_smoothing: 0.1}}")),
+            "r.yaml:3: 'training': a teacher's soft targets take the place of smoothed ones",
+        ),
         ((GOOD, "model: zoo:x\nname: x-"), "r.yaml:2: 'name': String should match pattern"),
     ],
 )
@@ -70,6 +86,16 @@ def test_a_missing_file_is_one_line(tmp_path) -> None:  # type: ignore[no-untype
 def test_a_scheme_that_the_task_cannot_take_is_refused_before_any_work() -> None:
     with pytest.raises(StepError, match="int8-static does not take a decoder"):
         check_task(parse_recipe(GOOD), "text-generation")
+
+
+@pytest.mark.parametrize("task", ["object-detection", "question-answering", "image-reconstruction"])
+@pytest.mark.parametrize(
+    ("recipe", "message"), [(TAUGHT, "prune: soft targets are of classes"), (STUDENT, "choice among classes")]
+)
+def test_what_has_no_classes_has_no_soft_targets(recipe: str, message: str, task: Task) -> None:
+    check_task(parse_recipe(recipe), "image-classification")
+    with pytest.raises(StepError, match=message):
+        check_task(parse_recipe(recipe), task)
 
 
 def test_every_recipe_of_the_project_is_valid_and_opens_with_its_command() -> None:
