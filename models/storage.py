@@ -4,15 +4,21 @@ A file is written under a temporary name and renamed, so a reader never sees hal
 writer. The trade-off: a killed writer leaves its temporary file behind, which the next writer ignores.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from models.errors import StorageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 def home() -> Path:
@@ -42,6 +48,15 @@ def digest(*parts: str | bytes) -> str:
     for part in parts:
         content = part.encode() if isinstance(part, str) else part
         state.update(f"{len(content)}:".encode() + content)
+    return state.hexdigest()
+
+
+def arrays_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """sha256, in hexadecimal, over the arrays with their names, dtypes and shapes, in their order."""
+    state = hashlib.sha256()
+    for name, array in arrays.items():
+        state.update(f"{name} {array.dtype} {array.shape} ".encode())
+        state.update(array.tobytes())
     return state.hexdigest()
 
 

@@ -5,7 +5,6 @@ comes back as a source whose training split has it. The trade-off: disk (8 bytes
 for one pass of the teacher instead of one a step.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from compress.errors import StepError
 from models.datasets.dataset import IGNORED, Array, Split
 from models.objectives import forward
 from models.sources.source import SourceModel
+from models.storage import arrays_digest
 from models.training import Batch
 from runtime.manifest import TextProcessing
 
@@ -148,8 +148,8 @@ def _over(split: Split, source: SourceModel, compute: Callable[[Batch], dict[str
 def _stored(source: SourceModel, what: str, make: Callable[[], Arrays]) -> dict[str, Array]:
     """The arrays of `make`, by content: made once for one teacher, data and `what`."""
     assert source.dataset is not None
-    data = _hash(dict(_train(source).inputs))
-    teacher = _hash({name: value.numpy() for name, value in _module(source).state_dict().items()})
+    data = arrays_digest(_train(source).inputs)
+    teacher = arrays_digest({name: value.numpy() for name, value in _module(source).state_dict().items()})
 
     def write(folder: Path) -> dict[str, int]:
         arrays = make()
@@ -167,14 +167,6 @@ def _stored(source: SourceModel, what: str, make: Callable[[], Arrays]) -> dict[
     }
     stage = run_stage("teacher", inputs, write)
     return {name: np.load(stage.folder / f"{name}.npy", mmap_mode="r") for name in stage.figures}
-
-
-def _hash(arrays: Arrays) -> str:
-    state = hashlib.sha256()
-    for name, array in arrays.items():
-        state.update(f"{name} {array.dtype} {array.shape} ".encode())
-        state.update(np.ascontiguousarray(array).tobytes())
-    return state.hexdigest()
 
 
 def _with_train(source: SourceModel, split: Split) -> SourceModel:

@@ -1,6 +1,6 @@
 """Where models come from: `zoo:NAME`, `hf:FOLDER_OR_ID`, `py:package.module:factory`, `onnx:FILE`.
 
-One module a kind, each with `fingerprint` (cheap: it imports no torch) and `load`. Code that a model brings
+One module a kind, each with `fingerprint` (without torch, but for `py:`) and `load`. Code that a model brings
 along is never run, except a `py:` factory, which the user names for that very purpose.
 """
 
@@ -28,8 +28,8 @@ _KINDS = {
 def source_fingerprint(reference: str, data: str | None, seed: int, full: bool = False) -> str:
     """sha256 over everything that decides what `load_source` returns, found without loading it.
 
-    zoo: spec, code, data and library versions; hf: the folder's files; py: the factory's file; onnx: the
-    file.
+    zoo: spec, code, data and library versions; hf: the folder's files; py: the factory's file and the module
+    that it makes; onnx: the file. Raises SourceError.
     """
     module, place = _kind(reference)
     found: str = module.fingerprint(place, seed, full)

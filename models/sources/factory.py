@@ -1,7 +1,9 @@
 """`py:package.module:factory`: a torch module from the user's own code, which is imported and run.
 
-The factory takes no arguments and returns a module; the task and the example inputs come from the data. The
-fingerprint covers the factory's file alone, not what that file imports or reads.
+The factory takes no arguments and returns a module; the task and the example inputs come from the data. What
+it reads cannot be known, so the fingerprint is of what it returns: weights, buffers and the files that define
+the classes of its layers. The trade-off: the module is made once more, also where all else is cached. A
+function that a layer calls in yet another file is not seen.
 """
 
 from __future__ import annotations
@@ -20,16 +22,28 @@ from models.datasets import Dataset, Split, load_dataset
 from models.datasets.dataset import SplitName
 from models.errors import SourceError
 from models.sources.source import SourceModel, bundle_name
-from models.storage import digest, file_digest, versions
+from models.storage import arrays_digest, digest, file_digest, versions
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 def fingerprint(place: str, seed: int, full: bool) -> str:
-    """The factory's source file, the seed of its random weights, and torch's version."""
+    """The factory's source file, the module that it returns, and torch's version. Raises SourceError."""
     module, _ = _parts(place)
-    return digest(file_digest(Path(_found(module, place))), str(seed), repr(versions(["torch"])))
+    made = build(place, seed)
+    arrays = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
+    code = [file_digest(path) for path in (Path(_found(module, place)), *_defining(made))]
+    return digest(*code, arrays_digest(arrays), str(seed), repr(versions(["torch"])))
+
+
+def _defining(module: nn.Module) -> list[Path]:
+    """The source files of the module's classes, but for torch's own."""
+    names = sorted({type(part).__module__ for part in module.modules()})
+    own = [sys.modules[name] for name in names if name.partition(".")[0] != "torch" and name in sys.modules]
+    return [
+        Path(each.__file__) for each in own if each.__file__ is not None and Path(each.__file__).is_file()
+    ]
 
 
 def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:

@@ -56,6 +56,29 @@ def test_the_fingerprint_follows_the_file(module: str) -> None:
     assert source_fingerprint(f"py:{module}:Small", "data.npz", 0) != before
 
 
+def test_the_fingerprint_follows_the_weights_that_the_factory_reads(module: str) -> None:
+    """A network that was trained again is another network, though its code is the same."""
+    trained = "def Trained():\n    it = Small()\n    it.load_state_dict(torch.load('w.pt'))\n    return it\n"
+    Path(f"{module}.py").write_text(SOURCE + trained)
+    reference = f"py:{module}:Trained"
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        torch.save(torch.nn.Linear(2, 3).state_dict(), "w.pt")
+        found.append(source_fingerprint(reference, "data.npz", 0))
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_fingerprint_follows_the_file_that_a_layer_is_from(module: str) -> None:
+    layers = f"{module}_layers"
+    text = "import torch\nclass Own(torch.nn.Linear):\n    pass\n"
+    Path(f"{layers}.py").write_text(text)
+    Path(f"{module}.py").write_text(f"import {layers}\ndef Small():\n    return {layers}.Own(2, 3)\n")
+    before = source_fingerprint(f"py:{module}:Small", "data.npz", 0)
+    Path(f"{layers}.py").write_text(text + "# changed\n")
+    assert source_fingerprint(f"py:{module}:Small", "data.npz", 0) != before
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
