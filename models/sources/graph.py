@@ -13,12 +13,11 @@ from runtime.manifest import TensorProcessing
 
 
 def fingerprint(place: str, seed: int, full: bool) -> str:
-    """sha256 over the graph and every file beside it that shares its name's beginning: external data does."""
+    """sha256 over the graph and the files that hold its external weights. Raises SourceError."""
     path = _existing(place)
-    files = sorted(
-        file for file in path.parent.iterdir() if file.is_file() and file.name.startswith(path.stem)
-    )
-    return digest(*(file_digest(file) for file in files))
+    tensors = _checked(path).graph.initializer
+    places = {each.value for tensor in tensors for each in tensor.external_data if each.key == "location"}
+    return digest(*(file_digest(file) for file in (path, *(path.parent / name for name in sorted(places)))))
 
 
 def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:

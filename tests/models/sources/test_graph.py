@@ -65,5 +65,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_the_fingerprint_follows_the_bytes(graph: Path) -> None:
     before = source_fingerprint(f"onnx:{graph}", None, 0)
-    graph.write_bytes(graph.read_bytes() + b" ")
+    model = onnx.load(graph)
+    model.doc_string = "another"
+    onnx.save(model, str(graph))
+    assert source_fingerprint(f"onnx:{graph}", None, 0) != before
+
+
+def test_the_fingerprint_follows_weights_in_a_file_of_any_name(graph: Path) -> None:
+    options = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save_model(onnx.load(graph), str(graph), **options)
+    before = source_fingerprint(f"onnx:{graph}", None, 0)
+    (graph.parent / "weights.bin").write_bytes(np.zeros((2, 3), np.float32).tobytes())
     assert source_fingerprint(f"onnx:{graph}", None, 0) != before
