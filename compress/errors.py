@@ -34,3 +34,8 @@ class OutputError(ModelpressError):
 
 class DemoError(ModelpressError):
     """A part of the demo did not do its work."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of other code says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -7,7 +7,7 @@ on them, and each step refuses that itself. The trade-off: a model of the user's
 from typing import TYPE_CHECKING
 
 from compress.calibration import drawn_rows
-from compress.errors import StepError
+from compress.errors import StepError, first_line
 from compress.recipe import Recipe, check_task
 from compress.step import GraphMethod, StepConfig, TorchMethod, methods
 from models.sources import load_untrained
@@ -63,8 +63,7 @@ def _check_runs(source: "SourceModel") -> None:
             forward(source.module, batch)
     except Exception as error:  # whatever a module of the user's own raises
         shapes = ", ".join(f"'{name}' {list(array.shape[1:])}" for name, array in inputs.items())
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise StepError(
-            f"{source.reference}: does not take examples of {source.dataset.name} ({shapes}): {reason}; "
-            "give data of the shape that it takes"
+            f"{source.reference}: does not take examples of {source.dataset.name} ({shapes}): "
+            f"{first_line(error)}; give data of the shape that it takes"
         ) from None

@@ -14,7 +14,7 @@ from torch import nn
 
 from compress.distill.config import StudentConfig
 from compress.distill.layers import chosen_layers, most_important, stack_of, with_layers
-from compress.errors import StepError
+from compress.errors import StepError, first_line
 from models import registry
 from models.batches import shuffled_batches
 from models.objectives import forward
@@ -64,9 +64,9 @@ def check_comparable(student: nn.Module, source: SourceModel, name: str) -> None
         try:
             got = tuple(forward(student, batch).shape)
         except Exception as error:  # whatever a module of the user's own raises
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise StepError(
-                f"distill: {name} does not take the inputs of {source.reference} ({reason}); choose another"
+                f"distill: {name} does not take the inputs of {source.reference} ({first_line(error)}); "
+                "choose another"
             ) from None
     if got != wanted:
         raise StepError(

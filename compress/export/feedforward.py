@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from compress.errors import ExportError
-from compress.export.graph import quiet_exporter, save_program
+from compress.export.graph import quiet_exporter, reason, save_program
+from compress.export.parity import run_module
 from runtime.manifest import FeedForwardGraph
 from runtime.processing import Array
 
@@ -31,6 +32,7 @@ def export_feedforward(
     says. Raises ExportError where torch cannot trace the module.
     """
     axes = {name: _axes(name, ragged) for name in example}
+    run_module(module, example)  # what fails here is no matter of the export
     # One row would be taken for a constant.
     rows = [torch.from_numpy(np.resize(value, (2, *value.shape[1:]))) for value in example.values()]
     try:
@@ -47,9 +49,8 @@ def export_feedforward(
                 verbose=False,
             )
     except Exception as error:  # the exporter raises many kinds; all mean that this module does not export
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(
-            f"{type(module).__name__} does not export to ONNX ({reason[:300]}); "
+            f"{type(module).__name__} does not export to ONNX ({reason(error)}); "
             "remove control flow that depends on data from its forward"
         ) from error
     save_program(program, path, axes)

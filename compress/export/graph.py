@@ -3,12 +3,14 @@
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from compress.errors import first_line
 from compress.export.names import weighted_paths
 
 
@@ -52,16 +54,23 @@ def strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's warnings about itself (absent torchvision, deprecated internals)."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence the exporter's warnings about itself (absent torchvision, deprecated internals), and the graphs
+    and traces that torch logs and prints of a module before it raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        logging.disable(before)
+
+
+def reason(error: BaseException) -> str:
+    """What the exporter failed at: the first line of the error that began it, not of the guide around it."""
+    while cause := error.__cause__:
+        error = cause
+    return first_line(error)[:300]
 
 
 def _name_axes(model: onnx.ModelProto, axes: Mapping[str, Sequence[str]]) -> None:

@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import nn
 
-from compress.errors import ExportError
+from compress.errors import ExportError, first_line
 from runtime.decoder import Decoder
 from runtime.manifest import DecoderGraph
 from runtime.processing import Array
@@ -37,11 +37,9 @@ def check_feedforward(
     for rows in (len(next(iter(inputs.values()))), 1):
         batch = {name: np.ascontiguousarray(value[:rows]) for name, value in inputs.items()}
         got = session.run(list(output_names), batch)
-        with torch.inference_mode():
-            expected = module(*(torch.from_numpy(value) for value in batch.values()))
-        wanted = expected if isinstance(expected, tuple | list) else (expected,)
+        wanted = run_module(module, batch)
         errors += [_relative_error(g, w.numpy()) for g, w in zip(got, wanted, strict=True)]
-    return _judge(max(errors), path)
+    return _judge(errors, path)
 
 
 def check_decoder(model: Any, path: Path, graph: DecoderGraph, tokens: Array) -> dict[str, float]:
@@ -59,7 +57,7 @@ def check_decoder(model: Any, path: Path, graph: DecoderGraph, tokens: Array) ->
         for sequence, logits in zip(sequences, rows, strict=True):
             errors.append(_relative_error(logits, _last_logits(model, sequence)))
             sequence.append(int(logits.argmax()))
-    return _judge(max(errors), path)
+    return _judge(errors, path)
 
 
 def check_encoder_decoder(
@@ -82,7 +80,7 @@ def check_encoder_decoder(
         for source, answer, logits in zip(sources, answers, rows, strict=True):
             errors.append(_relative_error(logits, _answer_logits(model, source, answer)))
             answer.append(int(logits.argmax()))
-    return _judge(max(errors), path)
+    return _judge(errors, path)
 
 
 def _answer_logits(model: Any, source: Array, answer: Sequence[int]) -> Array:
@@ -94,7 +92,7 @@ def _answer_logits(model: Any, source: Array, answer: Sequence[int]) -> Array:
 
 def check_logits(got: Array, wanted: Array, path: Path) -> dict[str, float]:
     """Compare logits of any shape. Raises ExportError past the tolerance."""
-    return _judge(_relative_error(got, wanted), path)
+    return _judge([_relative_error(got, wanted)], path)
 
 
 def _last_logits(model: Any, tokens: Sequence[int]) -> Array:
@@ -107,7 +105,28 @@ def _relative_error(got: Array, wanted: Array) -> float:
     return float(np.abs(got - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
 
 
-def _judge(error: float, path: Path) -> dict[str, float]:
+def run_module(module: nn.Module, batch: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
+    """The module's outputs for a batch. Raises ExportError where it fails, or gives something else."""
+    name = type(module).__name__
+    try:
+        with torch.inference_mode():
+            outputs = module(*(torch.from_numpy(value) for value in batch.values()))
+    except Exception as error:  # whatever a module of the user's own raises
+        given = ", ".join(f"'{key}' {value.dtype} {list(value.shape)}" for key, value in batch.items())
+        raise ExportError(f"{name} does not run on its data ({given}): {first_line(error)}") from None
+    found = tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+    if other := [type(each).__name__ for each in found if not isinstance(each, torch.Tensor)]:
+        raise ExportError(f"{name} returns a {other[0]}; let its forward return a tensor, or a tuple of them")
+    return found
+
+
+def _judge(errors: Sequence[float], path: Path) -> dict[str, float]:
+    error = float(np.max(errors))  # which is no number where any of them is none
+    if not np.isfinite(error):
+        raise ExportError(
+            f"{path.name}: the outputs for real inputs are not finite; look for NaN and very large values in "
+            "the model's weights and in the data"
+        )
     rounds = any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
     tolerance = ROUNDING_TOLERANCE if rounds else TOLERANCE
     if not error <= tolerance:

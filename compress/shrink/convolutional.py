@@ -22,7 +22,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from compress.errors import StepError
+from compress.errors import StepError, first_line
 from compress.shrink.units import Cut, Role, Units
 
 ELEMENTWISE: tuple[type[nn.Module], ...] = (
@@ -84,10 +84,9 @@ def channel_units(module: nn.Module, example: Sequence[Tensor]) -> tuple[list[Un
         with torch.no_grad():
             ShapeProp(traced).propagate(*example)
     except Exception as error:  # whatever the user's forward raises on a proxy
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise StepError(
-            f"{type(module).__name__}: torch.fx cannot trace it ({reason}); 'channels' needs a forward "
-            "without branches on its inputs"
+            f"{type(module).__name__}: torch.fx cannot trace it ({first_line(error)}); 'channels' needs a "
+            "forward without branches on its inputs"
         ) from None
     return _Analysis(traced, _shared(module, traced)).run()
 

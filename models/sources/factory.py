@@ -88,7 +88,8 @@ def build(place: str, seed: int) -> nn.Module:
         try:
             module = factory()
         except Exception as error:
-            raise SourceError(f"py:{place} failed: {type(error).__name__}: {error}") from error
+            said = next(iter(str(error).strip().splitlines()), "")
+            raise SourceError(f"py:{place} failed: {type(error).__name__}: {said}") from error
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"py:{place} returned a {type(module).__name__}; it must return a module")
     return module.float().cpu().eval()
