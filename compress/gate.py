@@ -24,7 +24,10 @@ def judge(evidence: Evidence, gate: GateConfig) -> Verdict:
     failures, notes = [], []
     quality = evidence.quality
     if quality is None:
-        notes.append("quality was not measured: the model has no labelled data; give 'data'")
+        notes.append(
+            "quality was not measured: there are no labels to judge by (with arrays: integers, one an "
+            "example); give 'data' with some"
+        )
     # Said this way round, what is not a number is no pass.
     elif gate.max_drop is not None and not quality.drop <= gate.max_drop:
         failures.append(

@@ -49,9 +49,10 @@ def _check_samples(recipe: Recipe, samples: int, dataset: "Dataset | None") -> N
 
 
 def _check_runs(source: "SourceModel") -> None:
-    """Refuse data of a shape that the module does not take."""
+    """Refuse data of a shape that the module does not take, or of classes that it does not know."""
     import torch
 
+    from models.evaluation import check_labels, metric_for
     from models.objectives import forward
 
     if source.module is None or source.dataset is None or source.task == "text2text-generation":
@@ -60,10 +61,14 @@ def _check_runs(source: "SourceModel") -> None:
     try:
         batch = {name: torch.from_numpy(inputs[name][:2]) for name in source.input_names}
         with torch.inference_mode():
-            forward(source.module, batch)
+            outputs = forward(source.module, batch)
     except Exception as error:  # whatever a module of the user's own raises
         shapes = ", ".join(f"'{name}' {list(array.shape[1:])}" for name, array in inputs.items())
         raise StepError(
             f"{source.reference}: does not take examples of {source.dataset.name} ({shapes}): "
             f"{first_line(error)}; give data of the shape that it takes"
         ) from None
+    # What a zero-shot model chooses among is not its own, but comes with the batch.
+    of_classes = metric_for(source.dataset) == "accuracy" and not source.task.startswith("zero-shot")
+    if of_classes and source.dataset.train.targets is not None:
+        check_labels(source.dataset.train.targets, outputs.shape[-1])

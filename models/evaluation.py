@@ -75,7 +75,9 @@ def evaluate(
     drawings as `models.drawing` has them; "reconstruction-error" images like the targets; "perplexity"
     [B, S, vocabulary]; "spearman" vectors [B, width], or token vectors [B, S, width] together with the
     TextProcessing that says how to pool them; "bleu" and "rouge-l" texts [B], for the split's references;
-    "neighbour-accuracy" similarities [B, vocabulary]. Raises DataError when the split has no targets.
+    "neighbour-accuracy" similarities [B, vocabulary].
+
+    Raises DataError when the split has no targets, and for one of "accuracy" that is none of the classes.
     """
     if split.targets is None:
         raise DataError(f"the data has no labels, and {metric} needs them; give data with labels")
@@ -103,6 +105,15 @@ def metric_for(dataset: Dataset) -> str | None:
 def is_score(metric: str) -> bool:
     """Whether a larger value of `metric` is a better one, as it is not of a perplexity or a distance."""
     return _METRICS[metric].higher_is_better
+
+
+def check_labels(targets: Array, classes: int) -> None:
+    """Raises DataError for a label that is none of the classes that a model tells apart."""
+    if (wrong := targets[(targets < 0) | (targets >= classes)]).size:
+        raise DataError(
+            f"the data has the label {wrong[0]}, and the model tells {classes} classes apart, 0 to "
+            f"{classes - 1}; give the data that it was trained for"
+        )
 
 
 def beside(metric: str) -> tuple[str, ...]:
@@ -173,6 +184,7 @@ def _pooled(output: Array, inputs: dict[str, Array], processing: Processing | No
 
 
 def _hits(logits: Array, targets: Array) -> Array:
+    check_labels(targets, logits.shape[-1])
     hits: Array = logits.argmax(-1) == targets
     return hits.astype(np.float64)[:, None]
 

@@ -66,4 +66,4 @@ def test_a_drop_that_the_data_cannot_rule_out_is_noted() -> None:
 
 def test_unmeasured_quality_is_noted() -> None:
     blind = Evidence(size_bytes=1, baseline_size_bytes=1)
-    assert "no labelled data" in judge(blind, GateConfig()).notes[0]
+    assert "no labels to judge by" in judge(blind, GateConfig()).notes[0]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compress.errors import StepError
@@ -90,6 +91,15 @@ def test_a_member_of_the_zoo_is_not_trained_for_a_recipe_that_cannot_work() -> N
 def test_data_of_another_shape_is_refused_with_it() -> None:
     text, begun = refused("{method: lora}", model="py:own_teacher:of_other_inputs")
     assert "does not take examples of data.npz ('x' [8])" in text
+    assert not begun
+
+
+def test_a_label_that_the_network_has_no_class_for_is_refused(own_folder: Path) -> None:
+    x = np.zeros((20, 8), np.float32)
+    np.savez(own_folder / "labels.npz", x=x, labels=np.arange(20) % 4)
+    training = "{method: prune, criterion: magnitude, finetune: {steps: 2}}"
+    text, begun = refused(training, data="labels.npz")
+    assert "the data has the label 3, and the model tells 3 classes apart, 0 to 2" in text
     assert not begun
 
 

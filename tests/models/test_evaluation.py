@@ -32,6 +32,15 @@ def test_accuracy(batch_size: int) -> None:
     assert result.higher_is_better
 
 
+@pytest.mark.parametrize("label", [-1, 3, IGNORED])
+def test_a_label_that_is_no_class_is_not_a_miss(label: int) -> None:
+    split = Split(rows(2), np.array([0, label]))
+    with pytest.raises(
+        DataError, match=f"has the label {label}, and the model tells 3 classes apart, 0 to 2"
+    ):
+        evaluate(looked_up(RNG.normal(size=(2, 3))), split, "accuracy", 2)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("batch_size", [2, 5])
 def test_perplexity_counts_every_scored_token_once(batch_size: int) -> None:
     logits = RNG.normal(size=(5, 7, 13)).astype(np.float32) * 4
