@@ -5,6 +5,7 @@ whose files are not what its record says is made again. Two runs at once may bot
 one's stays. It knows nothing of what a stage does.
 """
 
+import errno
 import hashlib
 import json
 import shutil
@@ -16,10 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from models.errors import StorageError
 from models.storage import home, versions
 from runtime.bundle import file_record
 
 RECORD = "stage.json"
+# What a write that fails half-way says, without the file's name.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LIBRARIES = ("modelpress", "numpy", "onnx", "onnxruntime", "torch", "transformers")
 
 
@@ -37,7 +41,10 @@ class Stage:
 def run_stage(
     name: str, inputs: Mapping[str, Any], make: Callable[[Path], dict[str, Any]], root: Path | None = None
 ) -> Stage:
-    """The stage for `inputs` (JSON values): from the cache, or by `make(folder)`, which gives figures."""
+    """The stage for `inputs` (JSON values): from the cache, or by `make(folder)`, which gives figures.
+
+    Raises StorageError when the disk is full, and what `make` raises.
+    """
     key = digest({"stage": name, **inputs})
     target = (root or home() / "stages") / f"{name}-{key[:24]}"
     if found := _read(target, key):
@@ -49,6 +56,12 @@ def run_stage(
         figures = make(staging)
         _write_record(staging, key, figures, time.perf_counter() - start)
         _settle(staging, target, key)
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            raise StorageError(
+                f"{target.parent}: {error.strerror}; free some space or set MODELPRESS_HOME"
+            ) from None
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     made = _read(target, key)

@@ -3,18 +3,22 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 
+from models.errors import StorageError
 from models.sources.source import SourceModel
 
 FILE = "model.safetensors"
 
 
 def save_weights(source: SourceModel, folder: Path) -> None:
-    """Write every parameter and buffer of the module."""
+    """Write every parameter and buffer of the module. Raises StorageError when the disk is full."""
     assert source.module is not None
-    save_model(source.module, str(folder / FILE))
+    try:
+        save_model(source.module, str(folder / FILE))
+    except SafetensorError as error:  # what its Rust makes of an OSError
+        raise StorageError(f"{folder.parent}: {error}; free some space or set MODELPRESS_HOME") from None
 
 
 def load_weights(source: SourceModel, folder: Path) -> None:

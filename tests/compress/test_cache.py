@@ -1,14 +1,20 @@
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compress.cache import RECORD, run_stage
+from compress.weights import save_weights
+from models.errors import StorageError
+from models.sources.source import SourceModel
 
 
 def maker(calls: list[int], text: str = "made") -> Any:
@@ -112,3 +118,32 @@ def test_of_two_runs_at_once_the_first_ones_stage_stays(tmp_path: Path) -> None:
     assert (stage.folder / "file.txt").read_text() == "made"
     assert [(stage.folder / "file.txt").stat().st_ino] == inodes
     assert [path.name for path in tmp_path.iterdir()] == [stage.folder.name]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A file that grows further fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["file", "weights"])
+def test_a_full_disk_is_told_with_its_place(tmp_path: Path, own: SourceModel, kind: str) -> None:
+    def make(folder: Path) -> dict[str, Any]:
+        if kind == "weights":
+            save_weights(own, folder)
+        else:
+            (folder / "file").write_bytes(b"x" * 10_000)
+        return {}
+
+    root = tmp_path / "stages"
+    with (
+        files_of_at_most(1000),
+        pytest.raises(StorageError, match=r"(?i)stages: .*too large.*; free some space"),
+    ):
+        run_stage("step", {}, make, root)
+    assert list(root.iterdir()) == []
