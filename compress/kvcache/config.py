@@ -1,8 +1,8 @@
 """What a recipe's `kv-cache` step may say. No heavy import: recipes are read with it."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 from pydantic_core import PydanticCustomError
 
 from compress.step import StepConfig
@@ -28,6 +28,12 @@ class KVCacheConfig(StepConfig):
         if info.data.get("dtype") == "float16":
             raise PydanticCustomError("unread", "is read by 'dtype: int8' only; add it, or remove this")
         return value
+
+    @model_serializer(mode="wrap")
+    def _what_is_read(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What only int8 reads is no part of a lineage without it."""
+        unread = {"samples", "margin"} if self.dtype == "float16" else set()
+        return {name: value for name, value in serialize(self).items() if name not in unread}
 
     @property
     def variant(self) -> str:

@@ -1,8 +1,17 @@
 """What a recipe's `quantize` step may say, one class a scheme. No heavy import: recipes are read with it."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from compress.step import StepConfig
 
@@ -146,6 +155,12 @@ class WeightOnly(_Quantize):
         """Real inputs that the algorithm looks at."""
         asked = {"gptq": self.gptq.samples, "awq": self.awq.samples}
         return asked.get(self.algorithm, 0)
+
+    @model_serializer(mode="wrap")
+    def _what_is_read(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings of other algorithms are no part of a lineage, and a recipe that has them is refused."""
+        unread = {"gptq", "awq"} - {self.algorithm}
+        return {name: value for name, value in serialize(self).items() if name not in unread}
 
     @field_validator("gptq", "awq")
     @classmethod

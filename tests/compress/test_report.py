@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from compress.errors import OutputError
+from compress.pipeline import settings
+from compress.recipe import parse_recipe
 from compress.report import write_report
+from compress.reporting.tables import recipe
 from runtime.errors import ModelpressError
 from runtime.manifest import (
     Evidence,
@@ -25,6 +28,7 @@ from runtime.manifest import (
     Signature,
     StepRecord,
 )
+from tests.paths import RECIPES
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
@@ -389,9 +393,32 @@ def test_the_footer_says_how_to_make_it_again(tmp_path: Path) -> None:
     page = report(tmp_path, manifest(measured=evidence()))
     for fact in ("cpu Some CPU, cores 2", "onnxruntime 1.31.1", "zoo:gpt-mini", "fingerprint abc123"):
         assert fact in page.text
-    recipe = page.words["pre"][-1]
-    assert "model: zoo:gpt-mini\nname: gpt-mini\nvariant: int4\nseed: 7\nsteps:\n" in recipe
-    assert "method: quantize\n  scheme: int4\n  group_size: 32\n" in recipe
+    written = page.words["pre"][-1]
+    assert "model: zoo:gpt-mini\nname: gpt-mini\nvariant: int4\nseed: 7\nsteps:\n" in written
+    assert "method: quantize\n  scheme: int4\n  group_size: 32\n" in written
+
+
+STEPS = [
+    *(
+        "{method: kv-cache}",
+        "{method: kv-cache, dtype: int8}",
+        "{method: qat}",
+        "{method: lora, merge: false}",
+    ),
+    *("{method: quantize, scheme: int4}", "{method: quantize, scheme: int8-weight-only, algorithm: awq}"),
+    *("{method: quantize, scheme: mixed, budget: {bits: 5}}", "{method: prune, criterion: wanda}"),
+]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [path.read_text() for path in RECIPES] + [f"model: zoo:gpt-mini\nsteps: [{step}]" for step in STEPS],
+)
+def test_the_footers_recipe_asks_for_the_same_steps(text: str) -> None:
+    asked = parse_recipe(text)
+    steps = [StepRecord(method=step.method, config=settings(step)) for step in asked.steps]
+    made = manifest(lineage=Lineage(source=asked.model, steps=(StepRecord(method="source"), *steps)))
+    assert parse_recipe(recipe(made)).steps == asked.steps
 
 
 def test_no_bundles_still_make_a_page(tmp_path: Path) -> None:
