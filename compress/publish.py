@@ -13,7 +13,7 @@ from pathlib import Path
 
 from compress.errors import OutputError, RecipeError
 from runtime.bundle import MANIFEST, Bundle, write_bundle
-from runtime.errors import BundleError, BundleNotFound
+from runtime.errors import BundleDamaged, BundleError, BundleNotFound
 from runtime.suggest import nearest
 
 # The service asks the store for models of this module.
@@ -92,12 +92,9 @@ def replace_folder(target: Path, new: Path) -> None:
 
 def published() -> Iterator[Bundle]:
     """Every bundle in the model store, newest first; their files are not checked."""
-    import bentoml
-
-    models = [model for model in bentoml.models.list() if model.info.module == MODULE]
-    for model in sorted(models, key=lambda model: model.creation_time, reverse=True):
+    for _, path in _stored():
         with suppress(BundleError):
-            yield Bundle.open(model.path, verify=False)
+            yield Bundle.open(path, verify=False)
 
 
 def newest() -> list[Bundle]:
@@ -109,16 +106,41 @@ def newest() -> list[Bundle]:
 
 
 def find(reference: str) -> Bundle:
-    """The bundle in a folder, or published as `name-variant[:version]`. Raises BundleNotFound."""
+    """The bundle in a folder, or published as `name-variant[:version]`, the newest.
+
+    Raises BundleNotFound where there is none, BundleDamaged for one that is not what was published.
+    """
     if (Path(reference) / MANIFEST).is_file():
         return Bundle.open(reference)
     tag, _, version = reference.partition(":")
-    bundles = list(published())
-    for bundle in bundles:
-        if bundle.manifest.tag == tag and bundle.manifest.version.startswith(version):
-            return Bundle.open(bundle.path)
-    known = [bundle.manifest.tag for bundle in bundles]
+    stored = list(_stored())
+    for (name, its_version), path in stored:
+        if name == tag and its_version.startswith(version):
+            return Bundle.open(path)
+    known = [name for (name, _), _ in stored]
     raise BundleNotFound(f"no bundle '{reference}', neither a folder nor published; {nearest(tag, known)}")
+
+
+def _stored() -> Iterator[tuple[tuple[str, str], Path]]:
+    """Name, version and folder of every bundle in the model store, newest first. Raises BundleDamaged."""
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
+    try:
+        models = [model for model in bentoml.models.list() if model.info.module == MODULE]
+    except BentoMLException as error:
+        raise BundleDamaged(f"the model store cannot be listed: {error}; {_half_models()}") from None
+    for model in sorted(models, key=lambda model: model.creation_time, reverse=True):
+        yield (model.tag.name, str(model.tag.version)), Path(model.path)
+
+
+def _half_models() -> str:
+    """Which folders BentoML stumbles over: it copies models in file by file."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    versions = (path for path in Path(BentoMLContainer.model_store_dir.get()).glob("*/*") if path.is_dir())
+    half = [str(path) for path in sorted(versions) if not (path / "model.yaml").is_file()]
+    return f"remove {', '.join(half) or 'the model that it names'}"
 
 
 def _is_bundle(folder: Path) -> bool:

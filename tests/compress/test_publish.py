@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +51,25 @@ def test_a_damaged_published_bundle_is_refused(store: Path, text_bundle: Bundle)
         stream.write(b"x")
     with pytest.raises(BundleDamaged):
         find("tiny-llama-fp32")
+
+
+def test_a_bundle_without_its_manifest_is_damaged_and_not_unknown(store: Path, text_bundle: Bundle) -> None:
+    tag, stored = publish(text_bundle)
+    (stored.path / "manifest.json").write_text("{")
+    for reference in ("tiny-llama-fp32", tag):
+        with pytest.raises(BundleDamaged, match="not a valid manifest"):
+            find(reference)
+    assert newest() == []
+
+
+def test_half_of_a_model_in_the_store_is_named(store: Path) -> None:
+    half = store / "models" / "other" / "version"
+    half.mkdir(parents=True)
+    try:
+        with pytest.raises(BundleDamaged, match=f"cannot be listed: .*; remove {half}"):
+            newest()
+    finally:
+        shutil.rmtree(half.parent)
 
 
 def test_a_bundle_is_also_a_plain_folder(text_bundle: Bundle, tmp_path: Path) -> None:
