@@ -29,7 +29,7 @@ COMMANDS = {
     "loadtest": ("loadtests.cli", "Measure a deployment over HTTP."),
 }
 EXTRAS = {"torch", "transformers", "onnx", "onnxscript", "sklearn", "safetensors", "peft", "bitsandbytes"}
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR}
 
 
 class _Lazy(TyperGroup):

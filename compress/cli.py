@@ -29,7 +29,10 @@ def compress(
     force: Annotated[bool, typer.Option(help="Publish even what the gate refuses.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run recipes: compress, measure against the original, and publish what passes the gate."""
+    """Run recipes: compress, measure against the original, and publish what passes the gate.
+
+    It stops at the first that cannot work.
+    """
     from compress.pipeline import run
     from compress.progress import Narrator
     from compress.publish import check_folder
@@ -40,11 +43,14 @@ def compress(
     loaded = [load_recipe(path) for path in recipes]
     refused = []
     rows = []
-    for path, recipe in zip(recipes, loaded, strict=True):
-        result = run(recipe, Narrator(str(path)))
-        rows.append(_publish(result, out, force))
-        refused += [f"{path}: {failure}" for failure in result.verdict.failures if not force]
-    _print_results(rows, as_json)
+    try:
+        for path, recipe in zip(recipes, loaded, strict=True):
+            result = run(recipe, Narrator(str(path)))
+            rows.append(_publish(result, out, force))
+            refused += [f"{path}: {failure}" for failure in result.verdict.failures if not force]
+    finally:  # what was published before another recipe failed is no less published
+        if rows:
+            _print_results(rows, as_json)
     if refused:
         raise GateError("; ".join(refused) + "; not published (--force publishes it all the same)")
 

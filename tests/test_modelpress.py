@@ -1,10 +1,12 @@
 """The command line as a user meets it: real processes, exit codes, one line for a mistake."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -63,6 +65,26 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_what_was_published_before_a_recipe_failed_is_printed(tmp_path: Path) -> None:
+    """And a cache that cannot be is one line too."""
+    (tmp_path / "own.py").write_text(
+        "import torch\ndef good():\n    return torch.nn.Linear(4, 2)\ndef bad():\n    raise OSError('no')\n"
+    )
+    x = np.random.default_rng(0).standard_normal((20, 4))
+    np.savez(tmp_path / "data.npz", x=x, labels=np.arange(20) % 2)
+    for name in ("good", "bad"):
+        (tmp_path / f"{name}.yaml").write_text(f"model: py:own:{name}\ndata: data.npz\n")
+    homes = {"MODELPRESS_HOME": str(tmp_path / "home"), "BENTOML_HOME": str(tmp_path / "bento")}
+    done = modelpress("compress", "good.yaml", "bad.yaml", "--json", cwd=tmp_path, **homes)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: py:own:bad failed: OSError: no"
+    assert [row["passed"] for row in json.loads(done.stdout)] == [True]
+    homes["MODELPRESS_HOME"] = str(tmp_path / "own.py" / "home")
+    done = modelpress("compress", "good.yaml", cwd=tmp_path, **homes)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "own.py/home/stages: cannot be written: Not a directory" in done.stderr
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path) -> None:
