@@ -125,7 +125,8 @@ async def _scrape(client: Client, scrape: Ready | None, observed: Observed) -> b
 def _use(processes: list[psutil.Process], observed: Observed) -> None:
     cpu, memory, alive = 0.0, 0, 0
     for process in processes:
-        with suppress(psutil.Error):
+        # An OSError where this process has no file left to read it with: that makes a run invalid, not void.
+        with suppress(psutil.Error, OSError):
             times = process.cpu_times()
             cpu += times.user + times.system
             memory += process.memory_info().rss

@@ -4,6 +4,7 @@ Counters of a server that we did not write have any name: those of the common on
 they are compared. Everything else that changed is listed as it is.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -84,7 +85,7 @@ class Server:
 
 def describe(observed: Observed, start: float, samples: Samples, unfinished: int) -> Server:
     """Everything that can be said. `unfinished` requests may or may not have been counted by the server."""
-    families = [(at, list(text_string_to_metric_families(text))) for at, text in observed.scrapes]
+    families = [(at, found) for at, text in observed.scrapes if (found := _parse(text)) is not None]
     counters = [
         _values(found, ("counter", "histogram", "summary"), ("_total", "_count", "_sum"))
         for _, found in families
@@ -137,14 +138,22 @@ def _is(name: str, series: str) -> bool:
     return series == name or series.startswith(name + "{")
 
 
+def _parse(text: str) -> list[Metric] | None:
+    """None for what is no exposition: what a server says of itself must not cost the run."""
+    try:
+        return list(text_string_to_metric_families(text))
+    except Exception:  # the parser raises whatever the text makes it stumble over
+        return None
+
+
 def _values(families: Iterable[Metric], types: Sequence[str], endings: Sequence[str]) -> Values:
-    """Series of these types by `name{label="value",…}`."""
+    """Series of these types by `name{label="value",…}`; without NaN, which a gauge with no value yet has."""
     return {
         _series(sample.name, sample.labels): sample.value
         for family in families
         if family.type in types
         for sample in family.samples
-        if any(sample.name.endswith(ending) for ending in endings)
+        if any(sample.name.endswith(ending) for ending in endings) and math.isfinite(sample.value)
     }
 
 

@@ -1,9 +1,12 @@
+import asyncio
 import os
+import resource
 
 from aiohttp import web
 
 from loadtests import address
-from loadtests.monitor import listeners
+from loadtests.client import Client
+from loadtests.monitor import Observed, listeners, watching
 from loadtests.result import build
 from loadtests.session import run
 
@@ -49,3 +52,20 @@ def test_the_process_that_listens_is_found_and_only_on_this_machine(serve):
     found = listeners(address.parse(serve(answer).url))
     assert os.getpid() in {process.pid for process in found}
     assert listeners(address.parse("http://192.0.2.1:80")) == []
+
+
+def test_a_generator_without_a_file_left_still_ends_its_run(serve):
+    async def answer(request):
+        return web.Response()
+
+    async def watch():
+        async with Client(address.parse(server.url)) as client, watching(client, None, observed):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+
+    server, observed = serve(answer), Observed()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        asyncio.run(watch())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(observed.usage) == 1

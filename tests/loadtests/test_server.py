@@ -1,3 +1,5 @@
+import pytest
+
 from loadtests.monitor import Observed, Usage
 from loadtests.sample import Manner, Sample
 from loadtests.server import describe
@@ -63,6 +65,22 @@ def test_cores_and_memory_are_those_of_the_processes():
     found = seen(8, 25)[0]
     assert (found.processes, found.cpu_cores, found.memory_bytes) == (2, 1.0, 300)
     assert [moment.value for moment in found.cpu] == [0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    "text", ['# TYPE a counter\na_total{x="y} 1\n', "# TYPE a gauge\na\n", "# TYPE a gauge\n}{\n"]
+)
+def test_what_is_no_exposition_is_left_out(text):
+    sound = [(99.0, SCRAPE.format(answered=3, tokens=0, scrapes=1, busy=1)), (102.0, text)]
+    found = describe(Observed([*sound, (103.0, sound[0][1])]), 100.0, samples(), unfinished=0)
+    assert found.scrapes == 2
+
+
+def test_a_value_that_is_no_number_is_left_out():
+    text = "# TYPE a gauge\na {0}\n# TYPE http_requests_total counter\nhttp_requests_total {0}\n"
+    scrapes = [(99.0, text.format("NaN")), (103.0, text.format("NaN")), (104.0, text.format("+Inf"))]
+    found = describe(Observed(scrapes), 100.0, samples(), unfinished=0)
+    assert (found.changes, found.gauges, found.reconciled) == ({}, {}, [])
 
 
 def test_a_server_that_says_nothing_has_nothing_said_of_it():
