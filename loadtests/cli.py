@@ -286,6 +286,8 @@ def _deliver_series(series: "Series", as_json: bool, paths: dict[str, Path | Non
 
     texts = {"out": lambda: series.model_dump_json(indent=1), "html": lambda: page.of_series(series)}
     _deliver(series, terminal.render_series(series), as_json, False, texts, paths)
+    if series.interrupted:
+        _say(f"error: {series.note}")
 
 
 def _deliver_comparison(comparison: Any, as_json: bool, paths: dict[str, Path | None]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from loadtests.errors import InvalidOption
+from loadtests.errors import InvalidOption, LoadTestError
 from loadtests.result import Machine, Result
 from loadtests.scenario import Scenario, changed
 from loadtests.summary import Summary
@@ -93,19 +93,25 @@ class Target:
 def compare(
     targets: tuple[Target, Target], pairs: int, measure: Callable[[Scenario, str], Result]
 ) -> Comparison:
-    """Run `pairs` pairs. Raises InvalidOption for too few."""
+    """Run `pairs` pairs, or those before the first that could not be. Raises InvalidOption for too few."""
     if pairs < FEWEST_PAIRS:
         raise InvalidOption(f"--pairs {pairs}: fewer than {FEWEST_PAIRS} can all fall on one side by chance")
     runs: tuple[list[Result], list[Result]] = ([], [])
-    interrupted = False
+    cut = ""
     for pair in range(pairs):
+        after = f"{pair} of {pairs} pairs"
         try:
             results = _measure_pair(targets, pair, measure)
         except KeyboardInterrupt:
-            interrupted = True
+            cut = f"interrupted after {after}"
             break
-        interrupted = any(result.course.interrupted_ms is not None for result in results)
-        if interrupted:
+        except LoadTestError as error:
+            if pair < 2:
+                raise
+            cut = f"ended after {after}: {error}"
+            break
+        if any(result.course.interrupted_ms is not None for result in results):
+            cut = f"interrupted after {after}"
             break
         for side, result in zip(runs, results, strict=True):
             side.append(result)
@@ -120,7 +126,7 @@ def compare(
         first=Side(name=targets[0].name, url=targets[0].url, runs=first),
         second=Side(name=targets[1].name, url=targets[1].url, runs=second),
         invalid=[
-            *([f"interrupted after {len(first)} of {pairs} pairs"] if interrupted else []),
+            *([cut] if cut else []),
             *sorted({reason for side in runs for result in side for reason in result.invalid}),
         ],
         scenario=latest.scenario,

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from loadtests.errors import LoadTestError
 from loadtests.result import Machine, Result
 from loadtests.scenario import Scenario
 from loadtests.server import Server
@@ -12,6 +13,8 @@ from loadtests.verdict import Judgement, Outcome
 
 Verdict = Literal["met", "missed", "undecided"]
 
+# How a note begins where a series was cut short.
+INTERRUPTED = "interrupted"
 
 # A curve with fewer points has no bend.
 FEWEST_POINTS = 3
@@ -33,7 +36,10 @@ class Point(BaseModel):
 
 
 class Series(BaseModel):
-    """Several points of one scenario. `unit` is what `load` counts; `knee` is a place in the list."""
+    """Several points of one scenario. `unit` is what `load` counts; `knee` is a place in the list.
+
+    `interrupted`: cut short, as `note` says. What was measured before that is there.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,6 +71,12 @@ def point(result: Result, load: float, runs: int = 1, verdict: Verdict | None = 
         offered_rps=result.generator.offered_rps,
         summary=result.summary,
     )
+
+
+def cut_short(end: BaseException, before: str) -> str:
+    """Why there are no further points: Ctrl-C, or a run that could not be, as of a server that has died."""
+    reason = f": {end}" if isinstance(end, LoadTestError) else ""
+    return f"{INTERRUPTED} before {before}{reason}"
 
 
 def knee(points: list[Point]) -> int | None:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadtests.errors import InvalidOption
+from loadtests.errors import InvalidOption, LoadTestError
 from loadtests.objectives import Limit, limits
-from loadtests.point import Point, Series, Verdict, knee, point
+from loadtests.point import INTERRUPTED, Point, Series, Verdict, cut_short, knee, point
 from loadtests.result import Result
 from loadtests.scenario import Scenario, changed
 from loadtests.schedule import at_once
@@ -32,8 +32,6 @@ STRETCH = 10
 SPARE_SAMPLES = 3
 
 MAX_RATES = 24
-
-INTERRUPTED = "interrupted"
 
 
 @dataclass(slots=True)
@@ -98,10 +96,10 @@ def bisect(
     for _ in range(MAX_RATES):
         try:
             passed = passes(rate)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, LoadTestError) as end:
             if highest is None and lowest is None:
                 raise
-            return highest, lowest, f"{INTERRUPTED} before {rate:.4g}/s"
+            return highest, lowest, cut_short(end, f"{rate:.4g}/s")
         if reason := stop():
             return (
                 highest,

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from loadtests.errors import InvalidOption
-from loadtests.point import Point, Series, knee, point
+from loadtests.errors import InvalidOption, LoadTestError
+from loadtests.point import INTERRUPTED, Point, Series, cut_short, knee, point
 from loadtests.result import Result
 from loadtests.scenario import Scenario, changed
 
@@ -43,14 +43,14 @@ def _sweep(loads: Sequence[tuple[float, Scenario]], unit: str, measure: Measure)
     for load, scenario in loads:
         try:
             latest = measure(scenario)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, LoadTestError) as end:
             if latest is None:
                 raise
-            note = f"interrupted before {load:g} {unit}"
+            note = cut_short(end, f"{load:g} {unit}")
             break
         points.append(point(latest, load))
         if latest.course.interrupted_ms is not None:
-            note = f"interrupted at {load:g} {unit}"
+            note = f"{INTERRUPTED} at {load:g} {unit}"
             break
     assert latest is not None
     return Series.model_validate(

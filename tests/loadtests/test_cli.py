@@ -129,6 +129,22 @@ def test_ctrl_c_ends_a_series_with_the_points_it_has(serve, scenario_file, tmp_p
     assert stdout.startswith(command)
 
 
+def test_a_server_that_dies_in_a_sweep_takes_no_load_that_was_measured(serve, scenario_file, tmp_path):
+    async def die(request):
+        if server.requests > 10:
+            request.transport.abort()
+        return await answer(request)
+
+    server, out = serve(die), tmp_path / "series.json"
+    options = ["--url", server.url, "--rates", "20,40,60", "--out", out]
+    ran = invoke("sweep", scenario_file(SCENARIO % 5000), *options)
+    assert ran.exit_code == 2
+    assert ran.stderr.splitlines()[-1].startswith("error: interrupted before 60 requests/s: http://")
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert [point["load"] for point in document["points"]] == [20, 40]
+    assert ran.stdout.startswith("sweep")
+
+
 def test_ctrl_c_during_the_probe_says_that_there_is_nothing(serve, scenario_file):
     async def never(request):
         await asyncio.Event().wait()

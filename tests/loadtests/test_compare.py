@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from loadtests.compare import Target, compare, interval, judge, overall, ratio, verdict
-from loadtests.errors import InvalidOption
+from loadtests.errors import InvalidOption, ProbeFailed
 from loadtests.result import build
 from loadtests.sample import Sample
 from loadtests.summary import Window, summarise
@@ -69,11 +69,13 @@ def test_a_verdict_needs_an_interval_on_one_side_of_one(low, high, higher_is_bet
     assert verdict(low, high, higher_is_better) == expected
 
 
-def served(scenario, interrupt_at=99):
+def served(scenario, interrupt_at=99, die_at=99):
     """Measures from formulas, and notes in which order the sides were asked."""
     asked = []
 
     def measure(chosen, url):
+        if len(asked) == die_at:
+            raise ProbeFailed("cannot reach it")
         asked.append((url, chosen.seed))
         took = 0.1 if url == "a" else 0.2
         samples = [Sample(0, row / 10, sent=row / 10, ended=row / 10 + took) for row in range(20)]
@@ -99,3 +101,11 @@ def test_an_interruption_keeps_the_pairs_that_are_whole(scenario):
     assert found.invalid == ["interrupted after 3 of 6 pairs"]
     with pytest.raises(InvalidOption, match="interrupted before two pairs"):
         served(scenario(duration=2), interrupt_at=2)[1]()
+
+
+def test_a_server_that_dies_takes_no_pair_that_was_measured_before(scenario):
+    found = served(scenario(duration=2), die_at=7)[1]()
+    assert len(found.first.runs) == len(found.second.runs) == 3
+    assert found.invalid == ["ended after 3 of 6 pairs: cannot reach it"]
+    with pytest.raises(ProbeFailed):
+        served(scenario(duration=2), die_at=3)[1]()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from loadtests.errors import InvalidOption
+from loadtests.errors import InvalidOption, ProbeFailed
 from loadtests.objectives import Limit
 from loadtests.result import build
 from loadtests.sample import Sample
@@ -52,13 +52,13 @@ def test_a_rate_that_is_met_by_chance_is_repeated_and_does_not_pass(scenario):
     assert max(point.runs for point in found.points) > 1
 
 
-def interrupted_after(runs):
-    """A Ctrl-C that comes between two runs, when nothing is sent."""
+def interrupted_after(runs, end=KeyboardInterrupt):
+    """A Ctrl-C that comes between two runs, when nothing is sent; or a server that is gone by then."""
     measure, done = server(capacity=100), []
 
     def measure_until(scenario):
         if len(done) == runs:
-            raise KeyboardInterrupt
+            raise end
         done.append(scenario)
         return measure(scenario)
 
@@ -71,6 +71,18 @@ def test_an_interruption_between_two_runs_keeps_what_was_measured(scenario):
     swept = at_rates(scenario(), [20, 30, 40], interrupted_after(2))
     assert (swept.interrupted, swept.note) == (True, "interrupted before 40 requests/s")
     assert [point.load for point in swept.points] == [20, 30]
+
+
+def test_a_server_that_dies_takes_no_point_that_was_measured_before(scenario):
+    dead = ProbeFailed("cannot reach it")
+    found = search(scenario(), interrupted_after(2, dead), start=20)
+    assert (found.interrupted, found.highest_pass) == (True, 40)
+    assert found.note == "interrupted before 80/s: cannot reach it"
+    swept = at_rates(scenario(), [20, 30, 40], interrupted_after(2, dead))
+    assert (swept.interrupted, swept.note) == (True, "interrupted before 40 requests/s: cannot reach it")
+    assert [point.load for point in swept.points] == [20, 30]
+    with pytest.raises(ProbeFailed):
+        at_rates(scenario(), [20], interrupted_after(0, dead))
 
 
 def test_an_interruption_before_the_first_run_has_nothing_to_keep(scenario):
