@@ -185,7 +185,9 @@ def decide(limit: Limit, tally: Tally) -> Verdict:
 def combine(verdicts: list[Verdict], result: Result) -> Verdict:
     """One miss is a miss; so are errors beyond what is allowed, and falling behind."""
     summary = result.summary
-    behind = summary.throughput_rps < KEEPS_UP * result.generator.offered_rps * (1 - summary.error_rate)
+    # Clients that leave wait for no answer: a server that keeps up with all others does keep up.
+    waiting = 1 - summary.error_rate - summary.cancelled / max(summary.requests, 1)
+    behind = summary.throughput_rps < KEEPS_UP * result.generator.offered_rps * waiting
     if "missed" in verdicts or summary.error_rate > result.scenario.objectives.error_rate or behind:
         return "missed"
     return "undecided" if "undecided" in verdicts else "met"

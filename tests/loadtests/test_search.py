@@ -6,14 +6,17 @@ import pytest
 from loadtests.errors import InvalidOption, ProbeFailed
 from loadtests.objectives import Limit
 from loadtests.result import build
-from loadtests.sample import Sample
+from loadtests.sample import Manner, Sample
 from loadtests.search import Tally, bisect, decide, search
 from loadtests.sweep import at_rates, at_users
 from tests.loadtests.recorded import recorded
 
 
-def server(capacity, lag=0.0):
-    """Takes 10 ms for 98.5 % of requests and 100 ms for the others; beyond its capacity, 1 s for all."""
+def server(capacity, lag=0.0, leave=0.0):
+    """Takes 10 ms for 98.5 % of requests and 100 ms for the others; beyond its capacity, 1 s for all.
+
+    The share `leave` of its clients do not wait for their answers.
+    """
 
     def measure(scenario):
         generator = np.random.default_rng(scenario.seed)
@@ -21,9 +24,10 @@ def server(capacity, lag=0.0):
         planned = np.arange(int(rate * scenario.span)) / rate
         slow = generator.random(len(planned)) < 0.015
         took = np.where(slow, 0.1, 0.01) if rate <= capacity else np.full(len(planned), 1.0)
+        manners = np.where(generator.random(len(planned)) < leave, Manner.CANCEL, Manner.NORMAL)
         samples = [
-            Sample(0, at, sent=at + lag, ended=at + lag + time)
-            for at, time in zip(planned.tolist(), took.tolist(), strict=True)
+            Sample(0, at, sent=at + lag, ended=at + lag + time, manner=Manner(manner))
+            for at, time, manner in zip(planned.tolist(), took.tolist(), manners.tolist(), strict=True)
         ]
         return build(scenario, "http://127.0.0.1:1", recorded(samples))
 
@@ -41,6 +45,11 @@ def test_the_capacity_is_found_from_wherever_the_search_starts(scenario, start):
     assert found.highest_pass <= 42 < found.lowest_fail
     assert found.lowest_fail / found.highest_pass <= 1.05
     assert [point.load for point in found.points] == sorted(point.load for point in found.points)
+
+
+def test_clients_that_leave_do_not_make_a_server_fall_behind(scenario):
+    found = search(scenario(), server(capacity=42, leave=0.3), start=20)
+    assert found.highest_pass <= 42 < found.lowest_fail
 
 
 def test_a_rate_that_is_met_by_chance_is_repeated_and_does_not_pass(scenario):
