@@ -5,7 +5,9 @@ on the machine drifts for both. A pair is one observation, because requests of o
 interval of a ratio is a bootstrap-t interval of the mean of its logarithms over the pairs (Efron and
 Tibshirani, An Introduction to the Bootstrap, 1993, 12.5), which for few observations keeps its promise where
 the percentile interval is too narrow. The confidence is shared among the ratios (Bonferroni), so that all of
-them together are wrong in 5 of 100 comparisons.
+them together are wrong in 5 of 100 comparisons. A run without one good answer stands for half of one, as
+in Anscombe's correction of counts before a logarithm (Biometrika 43, 1956): left out, a server that answers
+nothing in time would be no worse than any other.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,15 +21,21 @@ from pydantic import BaseModel, ConfigDict
 from loadtests.errors import InvalidOption, LoadTestError
 from loadtests.result import Machine, Result
 from loadtests.scenario import Scenario, changed
-from loadtests.summary import Summary
+from loadtests.summary import Summary, Window
 
 RESAMPLES = 20_000
 
 # Of all ratios of a comparison together.
 ERROR = 0.05
 
+# The bootstrap's tail goes to infinity where most runs agree and one does not. Beyond this factor from the
+# ratio an interval tells nothing more, and cannot be drawn.
+WIDEST = 1e6
+
 # Fewer pairs than this can all fall on one side by chance too often.
 FEWEST_PAIRS = 6
+
+NOTHING = "nothing to compare: no percentile that every run has the samples for, and no goodput"
 
 Verdict = Literal["better", "worse", "cannot tell"]
 
@@ -37,7 +45,7 @@ MEASURES: dict[str, Callable[[Summary], float | None]] = {
     "latency p99": lambda summary: _percentile(summary, "latency_ms", "p99"),
     "TTFT p50": lambda summary: _percentile(summary, "ttft_ms", "p50"),
     "TPOT p50": lambda summary: _percentile(summary, "tpot_ms", "p50"),
-    "goodput": lambda summary: summary.goodput_rps or None,
+    "goodput": lambda summary: summary.goodput_rps,
 }
 HIGHER_IS_BETTER = {"goodput"}
 
@@ -118,15 +126,15 @@ def compare(
     if len(runs[0]) < 2:
         raise InvalidOption("interrupted before two pairs were measured: nothing can be told")
     first, second = ([result.summary for result in side] for side in runs)
-    ratios = judge(first, second)
     latest = runs[0][-1]
+    ratios = judge(first, second, half_an_answer(latest.window))
     return Comparison(
         verdict=overall(ratios),
         ratios=ratios,
         first=Side(name=targets[0].name, url=targets[0].url, runs=first),
         second=Side(name=targets[1].name, url=targets[1].url, runs=second),
         invalid=[
-            *([cut] if cut else []),
+            *filter(None, [cut, "" if ratios else NOTHING]),
             *sorted({reason for side in runs for result in side for reason in result.invalid}),
         ],
         scenario=latest.scenario,
@@ -147,7 +155,12 @@ def _measure_pair(
     return (results[0], results[1]) if pair % 2 == 0 else (results[1], results[0])
 
 
-def judge(first: Sequence[Summary], second: Sequence[Summary]) -> list[Ratio]:
+def half_an_answer(window: Window) -> float:
+    """What stands for a goodput of 0: half an answer in the window, or half of the last digit of a rate."""
+    return max(window.per_second(1), 1e-3) / 2
+
+
+def judge(first: Sequence[Summary], second: Sequence[Summary], least_goodput: float) -> list[Ratio]:
     """A ratio for each measure that every run has enough samples for; of the tail, the furthest one."""
     found: dict[str, NDArray[np.float64]] = {}
     for name, figure in MEASURES.items():
@@ -156,18 +169,23 @@ def judge(first: Sequence[Summary], second: Sequence[Summary]) -> list[Ratio]:
             found[name] = np.array(figures, dtype=np.float64)
     if "latency p99" in found:
         del found["latency p95"]
+    if found["goodput"].any():
+        found["goodput"] = np.maximum(found["goodput"], least_goodput)
+    else:
+        del found["goodput"]
     return [ratio(name, figures[0], figures[1], ERROR / len(found)) for name, figures in found.items()]
 
 
 def ratio(name: str, first: NDArray[np.float64], second: NDArray[np.float64], error: float) -> Ratio:
     """One figure of each run of both sides, pair by pair."""
     logs = np.log(second / first)
-    low, high = np.exp(interval(logs, error))
+    mean, widest = logs.mean(), np.log(WIDEST)
+    low, high = np.exp(np.clip(interval(logs, error), mean - widest, mean + widest))
     return Ratio(
         measure=name,
         first=float(np.exp(np.log(first).mean())),
         second=float(np.exp(np.log(second).mean())),
-        ratio=float(np.exp(logs.mean())),
+        ratio=float(np.exp(mean)),
         low=float(low),
         high=float(high),
         verdict=verdict(float(low), float(high), name in HIGHER_IS_BETTER),

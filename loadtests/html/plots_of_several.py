@@ -90,8 +90,8 @@ def _whisker(axis: Axis, found: Ratio, y: float) -> list[Markup]:
 
 
 def _ticks(axis: Axis) -> list[float]:
-    """Linear ones, because a ratio's axis rarely spans a decade."""
-    return Axis(axis.low, axis.high, 0, 1).ticks()
+    """Linear ones, unless the ratios' axis spans a decade, as it rarely does."""
+    return Axis(axis.low, axis.high, 0, 1, log=axis.high / axis.low >= 10).ticks()
 
 
 def _latency(found: Point, name: str) -> float | None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from loadtests.compare import Target, compare, interval, judge, overall, ratio, verdict
+from loadtests.compare import Target, compare, half_an_answer, interval, judge, overall, ratio, verdict
 from loadtests.errors import InvalidOption, ProbeFailed
 from loadtests.result import build
 from loadtests.sample import Sample
@@ -31,7 +31,7 @@ def simulate(seed, slower):
         drift = generator.lognormal(0, 0.05)
         for side, factor in zip(sides, (1.0, slower), strict=True):
             side.append(one_run(generator, arrivals, factor, drift * generator.lognormal(0, 0.01)))
-    return overall(judge(*sides))
+    return overall(judge(*sides, 0.05))
 
 
 def test_a_server_and_itself_cannot_be_told_apart():
@@ -53,6 +53,27 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
 def test_what_never_differs_is_the_same():
     found = ratio("goodput", np.full(8, 20.0), np.full(8, 20.0), 0.01)
     assert (found.ratio, found.low, found.high, found.verdict) == (1.0, 1.0, 1.0, "cannot tell")
+
+
+def test_a_server_that_answers_nothing_is_worse_and_one_that_does_better():
+    def runs(**last):
+        samples = [Sample(0, at / 8, sent=at / 8, ended=at / 8 + 0.01, **last) for at in range(8)]
+        return [summarise(columns(samples), Window(0.0, 1e3), {})] * PAIRS
+
+    sound, dead = runs(), runs(error="timeout")
+    (found,) = judge(sound, dead, half_an_answer(Window(0.0, 1e3)))
+    assert (found.measure, found.second, found.verdict) == ("goodput", pytest.approx(0.5), "worse")
+    assert overall(judge(dead, sound, 0.5)) == "better"
+    assert judge(dead, dead, 0.5) == []
+
+
+def test_where_most_pairs_agree_and_one_does_not_the_interval_still_has_ends():
+    first, second = np.full(6, 500.0), np.array([500, 500.3, 499.9, 500.1, 500, 5000])
+    found = ratio("latency p50", first, second, 0.01)
+    assert 0 < found.low < 1 < found.high < 1e7
+    assert found.verdict == "cannot tell"
+    fewer = ratio("goodput", first, first**2 / second, 0.01)
+    assert 0 < fewer.low < 1 < fewer.high < 1e7
 
 
 @pytest.mark.parametrize(
@@ -109,3 +130,14 @@ def test_a_server_that_dies_takes_no_pair_that_was_measured_before(scenario):
     assert found.invalid == ["ended after 3 of 6 pairs: cannot reach it"]
     with pytest.raises(ProbeFailed):
         served(scenario(duration=2), die_at=3)[1]()
+
+
+def test_two_servers_that_answer_nothing_cannot_be_compared(scenario):
+    def measure(chosen, url):
+        samples = [Sample(0, row / 10, sent=row / 10, ended=row / 10, error="timeout") for row in range(20)]
+        return build(chosen, url, recorded(samples))
+
+    target = Target("a", "a", scenario(duration=2))
+    found = compare((target, target), 6, measure)
+    assert (found.ratios, found.verdict) == ([], "cannot tell")
+    assert "nothing to compare" in found.invalid[0]

@@ -1,8 +1,9 @@
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-from loadtests.compare import Comparison, Side, judge, overall
+from loadtests.compare import Comparison, Side, judge, overall, ratio
 from loadtests.html import page
 from loadtests.monitor import Usage
 from loadtests.point import Series, knee, point
@@ -121,11 +122,9 @@ def test_the_page_of_a_sweep_has_the_knee(scenario):
     assert "highest rate that meets the objectives 2/s" in text
 
 
-def test_the_page_of_a_comparison_has_its_intervals(scenario):
-    summaries = [run(scenario, streams(30 + pair)).summary for pair in range(6)]
+def comparison(scenario, ratios, summaries):
     result = run(scenario, streams())
-    ratios = judge(summaries, summaries)
-    comparison = Comparison(
+    return Comparison(
         verdict=overall(ratios),
         ratios=ratios,
         first=Side(name="a", url="http://a", runs=summaries),
@@ -135,7 +134,19 @@ def test_the_page_of_a_comparison_has_its_intervals(scenario):
         machine=result.machine,
         versions={},
     )
-    text = page.of_comparison(comparison)
+
+
+def test_the_page_of_a_comparison_has_its_intervals(scenario):
+    summaries = [run(scenario, streams(30 + pair)).summary for pair in range(6)]
+    text = page.of_comparison(comparison(scenario, judge(summaries, summaries, 0.5), summaries))
     assert check(text) == ["Ratios"]
     assert "cannot tell" in text
     assert "b &amp; c against a" in text
+
+
+def test_the_page_of_a_comparison_can_draw_an_interval_that_says_nothing(scenario):
+    one, wide = np.full(6, 20.0), np.array([20, 20, 20, 20, 20.001, 2])
+    ratios = [ratio("goodput", one, wide, 0.01), ratio("latency p50", wide, one, 0.01)]
+    text = page.of_comparison(comparison(scenario, ratios, []))
+    assert check(text) == ["Ratios"]
+    assert "nan" not in text
