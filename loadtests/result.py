@@ -5,6 +5,7 @@ package to be read. One unit: milliseconds, rounded to the microsecond before an
 them.
 """
 
+import math
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
@@ -165,12 +166,13 @@ def find_steady(scenario: Scenario, samples: Samples) -> Steady | None:
 def measured_window(scenario: Scenario, samples: Samples, course: Course, settled: Steady | None) -> Window:
     """What follows the warm-up, cut short by an interruption, or by the last answer where that is the end."""
     start, end = scenario.fixed_warmup * 1e3, scenario.span * 1e3
-    if scenario.warmup == "auto" and settled is not None:
-        start = end / 2 if settled.from_ms is None else settled.from_ms
-    if end == float("inf"):
-        end = float(samples.ended_ms.max(initial=0.0)) + 0.001
+    wanted = schedule.limit(scenario.arrivals)
+    if end == math.inf or (wanted is not None and len(samples) >= wanted):
+        end = min(end, float(samples.ended_ms.max(initial=0.0)) + 0.001)
     if course.interrupted_ms is not None:
         end = min(end, course.interrupted_ms)
+    if scenario.warmup == "auto" and settled is not None:
+        start = end / 2 if settled.from_ms is None else settled.from_ms
     return Window(start, max(start, end))
 
 

@@ -70,3 +70,34 @@ def test_an_interruption_shortens_the_window(scenario):
     result = build(scenario(duration=20), "http://127.0.0.1:1", recording)
     assert result.summary.throughput_rps == 1.0
     assert result.generator.offered_rps == 1.0
+
+
+def answered(count, took, **fields):
+    """Requests 0.1 s apart, each of which took so many seconds times its number."""
+    samples = [
+        Sample(0, 100 + row / 10, sent=100 + row / 10, ended=100 + row / 10 + took * (row + 1), row=row)
+        for row in range(count)
+    ]
+    return recorded(samples, start=100.0, **fields)
+
+
+def test_a_number_of_requests_is_measured_until_the_last_answer_however_long_it_might_have_taken(scenario):
+    for duration in (None, 60):
+        offline = scenario(arrivals={"kind": "offline", "requests": 20}, duration=duration)
+        result = build(offline, "http://127.0.0.1:1", answered(20, took=0.005))
+        assert result.summary.throughput_rps == pytest.approx(10, rel=0.01)
+    cut = scenario(arrivals={"kind": "offline", "requests": 90}, duration=4)
+    assert build(cut, "http://127.0.0.1:1", answered(20, took=0.005)).window.end == 4000
+
+
+@pytest.mark.parametrize("arrivals", [{"kind": "offline", "requests": 200}, {"kind": "constant", "rate": 10}])
+def test_a_run_that_never_settles_is_measured_from_the_half_of_what_there_was(scenario, arrivals):
+    """Each answer slower than the one before; the open loop was to go on for 10 minutes more."""
+    keys = {"arrivals": arrivals, "warmup": "auto", "duration": None if "requests" in arrivals else 620}
+    interrupted = None if "requests" in arrivals else 120.0
+    recording = answered(200, took=0.001, interrupted_at=interrupted)
+    result = build(scenario(**keys), "http://127.0.0.1:1", recording)
+    assert result.steady.from_ms is None
+    assert result.window.start == pytest.approx(result.window.end / 2)
+    assert result.summary.requests == pytest.approx(100, abs=2)
+    assert type(result).model_validate_json(result.model_dump_json()).window == result.window
