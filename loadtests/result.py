@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loadtests import schedule, server, steady
 from loadtests.columns import Columns
+from loadtests.files import RECORDED
 from loadtests.objectives import limits_per_request
 from loadtests.recording import Recording
 from loadtests.samples import Samples
@@ -134,7 +135,7 @@ def assemble(
     invalid = list(why_invalid(summary, [planned_in(window, part) for part in parts], generator))
     if shard[1] > 1:
         invalid.append(f"shard {shard[0]} of {shard[1]}: merge it with the others")
-    return Result(
+    document = dict(
         outcome=outcome(invalid, judgements),
         invalid=invalid,
         objectives=judgements,
@@ -153,6 +154,7 @@ def assemble(
         versions={"python": platform.python_version()} | installed(PACKAGES),
         samples=Columns.of(samples),
     )
+    return Result.model_validate(document, context=RECORDED)
 
 
 def find_steady(scenario: Scenario, samples: Samples) -> Steady | None:

@@ -17,6 +17,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -26,6 +27,7 @@ from loadtests.address import API_KEY_VARIABLE
 from loadtests.config import Config, complaint, suggest
 from loadtests.dialects import Request, takes_sizes
 from loadtests.errors import InvalidOption, InvalidScenario
+from loadtests.files import is_recorded
 from loadtests.objectives import Objectives, limits
 from loadtests.schedule import Arrivals, TraceArrivals
 
@@ -94,8 +96,10 @@ class Scenario(Config):
         return self
 
     @model_validator(mode="after")
-    def _trace_fits_the_mix(self) -> Self:
-        lines = self.arrivals.lines if isinstance(self.arrivals, TraceArrivals) else []
+    def _trace_fits_the_mix(self, info: ValidationInfo) -> Self:
+        if not isinstance(self.arrivals, TraceArrivals) or is_recorded(info):
+            return self
+        lines = self.arrivals.lines
         for number, line in enumerate(lines, 1):
             if line.request is not None and not 0 <= line.request < len(self.mix):
                 raise complaint(

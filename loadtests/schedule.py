@@ -23,7 +23,7 @@ from pydantic import (
 from loadtests import arrivals, trace
 from loadtests.arrivals import Stage
 from loadtests.config import Config, complaint
-from loadtests.files import beside
+from loadtests.files import beside, is_recorded
 from loadtests.spread import Spread
 
 # A scenario of MLPerf LoadGen asks this many samples at once in MultiStream (`mlperf.conf`).
@@ -104,7 +104,8 @@ class TraceArrivals(Config):
     @classmethod
     def _replayable(cls, path: Path, info: ValidationInfo) -> Path:
         found = beside(path, info)
-        trace.read(found)
+        if not is_recorded(info):
+            trace.read(found)
         return found
 
     @property

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from loadtests import progress, standing
 from loadtests.errors import InvalidOption, InvalidResult, LoadTestError
+from loadtests.files import RECORDED
 from loadtests.plan import Shard
 from loadtests.result import Counts, Course, Result, assemble
 from loadtests.samples import concatenate
@@ -57,7 +58,10 @@ def run(scenario: Scenario, url: str, count: int) -> Result:
 
 
 def merge(results: Sequence[Result]) -> Result:
-    """One result of all shards of a run. Raises InvalidResult where they are not all shards of one."""
+    """One result of all shards of a run. Raises InvalidResult where they are not all shards of one.
+
+    The machine is the first generator's, wherever this is called.
+    """
     ordered = sorted(results, key=lambda result: result.shard)
     first = ordered[0]
     if [result.shard for result in ordered] != [(index, len(ordered)) for index in range(len(ordered))]:
@@ -70,13 +74,17 @@ def merge(results: Sequence[Result]) -> Result:
         **{name: sum(getattr(result.counts, name) for result in ordered) for name in Counts.model_fields}
     )
     seen = replace(first.server, reconciled=list(reconcile(first.server.changes, samples, counts.unfinished)))
-    return assemble(first.scenario, first.url, samples, _course(ordered), counts, seen)
+    try:
+        merged = assemble(first.scenario, first.url, samples, _course(ordered), counts, seen)
+    except OSError as error:
+        raise InvalidResult(f"the length of the run is its trace's, merge where that is: {error}") from error
+    return merged.model_copy(update={"machine": first.machine, "versions": first.versions})
 
 
 def read(path: Path) -> Result:
     """A result that `--out` wrote. Raises InvalidResult."""
     try:
-        return Result.model_validate_json(path.read_bytes())
+        return Result.model_validate_json(path.read_bytes(), context=RECORDED)
     except OSError as error:
         raise InvalidResult(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:

@@ -10,7 +10,7 @@ from loadtests import corpus
 from loadtests.config import complaint
 from loadtests.corpus import Generated
 from loadtests.dialects.entry import Entry
-from loadtests.files import beside
+from loadtests.files import beside, is_recorded
 from loadtests.spread import Spread, draw_lengths
 
 
@@ -28,10 +28,10 @@ class Prompted(Entry):
         return path and beside(path, info)
 
     @model_validator(mode="after")
-    def _has_prompts(self) -> Self:
+    def _has_prompts(self, info: ValidationInfo) -> Self:
         if sum(map(bool, (self.prompts, self.prompts_file, self.generated))) != 1:
             raise complaint("give one of prompts, prompts_file and generated", at=())
-        if not read_prompts(self):
+        if not is_recorded(info) and not read_prompts(self):
             raise complaint("the file holds no prompt", at=("prompts_file",))
         return self
 

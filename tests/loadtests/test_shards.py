@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from aiohttp import web
 
@@ -8,6 +9,7 @@ from loadtests.errors import InvalidOption, InvalidResult, ProbeFailed
 from loadtests.plan import Shard
 from loadtests.result import build
 from loadtests.sample import Sample
+from loadtests.scenario import Scenario
 from tests.loadtests.recorded import recorded
 
 
@@ -67,6 +69,40 @@ def test_a_shard_has_a_number_below_their_count(text):
     assert shards.parse("3/4") == Shard(3, 4)
     with pytest.raises(InvalidOption, match="the first of four is 0/4"):
         shards.parse(text)
+
+
+def test_a_result_is_read_where_the_files_of_its_scenario_are_not(scenario, tmp_path):
+    """As on the machine that merges what pods have written."""
+    files = {name: tmp_path / name for name in ("prompts.txt", "text.txt", "trace.csv", "x.npy")}
+    for name in ("prompts.txt", "text.txt"):
+        files[name].write_text("one\ntwo\n", encoding="utf-8")
+    files["trace.csv"].write_text("timestamp,request\n0,1\n1,2\n", encoding="utf-8")
+    np.save(files["x.npy"], np.zeros(1))
+    completions = {"dialect": "openai-completions", "model": "m"}
+    mix = [
+        completions | {"prompts_file": str(files["prompts.txt"])},
+        completions | {"generated": {"text": str(files["text.txt"])}},
+        {"dialect": "oip-infer", "model": "m", "inputs": [{"name": "x", "shape": [1], "files": "x.npy"}]},
+    ]
+    arrivals = {"kind": "trace", "file": str(files["trace.csv"])}
+    keys = {"arrivals": arrivals, "mix": mix, "warmup": 0, "metrics": None}
+    runs = {}
+    for duration in (None, 2):
+        run = Scenario.model_validate(keys | {"duration": duration}, context={"folder": tmp_path})
+        runs[duration] = tmp_path / f"{duration}.json"
+        runs[duration].write_text(part(run, 0, 1).model_dump_json(), encoding="utf-8")
+    for path in files.values():
+        path.unlink()
+    whole = shards.read(runs[2])
+    assert shards.merge([whole]).summary == whole.summary
+    with pytest.raises(InvalidResult, match="merge where that is"):
+        shards.merge([shards.read(runs[None])])
+
+
+def test_a_merged_result_names_the_machine_that_sent(scenario):
+    sent = part(scenario, 0, 1)
+    elsewhere = sent.model_copy(update={"machine": sent.machine.model_copy(update={"platform": "a pod"})})
+    assert shards.merge([elsewhere]).machine.platform == "a pod"
 
 
 def test_two_processes_send_one_plan(serve, scenario):
