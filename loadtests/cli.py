@@ -241,7 +241,7 @@ def _measure(
     if processes > 1:
         if shard is not None:
             raise InvalidOption("--shard: a shard is one process")
-        return shards.run(scenario, url, processes)
+        return shards.run(scenario, url, processes, start_at)
     part = shards.parse(shard or "0/1")
     watch = standing.telling(tell) if tell else progress.live(scenario.span)
     recording = session.run(scenario, url, watch, part, start_at)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from loadtests import address
 from loadtests.client import Client
 from loadtests.driver import Driver
-from loadtests.errors import ConnectFailed, ProbeFailed
+from loadtests.errors import ConnectFailed, InvalidOption, ProbeFailed
 from loadtests.monitor import watching
 from loadtests.pacing import now
 from loadtests.plan import WHOLE, Plan, Shard, draw
@@ -21,6 +21,9 @@ from loadtests.scenario import Scenario
 
 # Between the end of the preparations and the start of the plan.
 HEAD_START_S = 0.05
+
+# A start further from now than this is a mistake.
+FURTHEST_START_S = 86_400.0
 
 # A closed loop does not know how much it will send; its table grows from here.
 CLOSED_CAPACITY = 4096
@@ -44,6 +47,7 @@ async def measure(
     `watch` is entered with the recording for as long as requests are sent or awaited. Raises InvalidScenario,
     InvalidOption or ProbeFailed before anything is measured.
     """
+    _check_start(at)
     client = Client(address.parse(url), scenario.headers, scenario.key_header)
     plan = draw(scenario, client, shard)
     recording = Recording(plan.requests, Table(plan.requests or CLOSED_CAPACITY))
@@ -74,6 +78,12 @@ async def conduct(
         _stay_alive()
     finally:
         driver.stop()
+
+
+def _check_start(at: float | None) -> None:
+    """Raises InvalidOption for what is hardly meant, such as milliseconds."""
+    if at is not None and not abs(at - time.time()) <= FURTHEST_START_S:
+        raise InvalidOption(f"--start-at {at:g}: not within a day; in a minute is {time.time() + 60:.0f}")
 
 
 def _stay_alive() -> None:

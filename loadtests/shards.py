@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -29,6 +30,16 @@ from loadtests.server import reconcile
 # To import, draw the plan and probe, on a machine that is busy starting several of them.
 START_UP_S = 3.0
 
+# How soon it is seen that a generator has ended.
+LOOK_EVERY_S = 0.05
+
+
+class Generator(NamedTuple):
+    """A process that sends one shard, and where it writes its result."""
+
+    process: subprocess.Popen[str]
+    out: Path
+
 
 def parse(text: str) -> Shard:
     """`0/4` is the first of four. Raises InvalidOption."""
@@ -41,18 +52,20 @@ def parse(text: str) -> Shard:
     return Shard(index, count)
 
 
-def run(scenario: Scenario, url: str, count: int) -> Result:
+def run(scenario: Scenario, url: str, count: int, start_at: float | None = None) -> Result:
     """Measure with `count` processes of this machine. Raises LoadTestError with what one of them said."""
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
         path = Path(folder) / "scenario.json"
         path.write_text(scenario.model_dump_json(exclude_unset=True), encoding="utf-8")
-        start = time.time() + START_UP_S
+        start = time.time() + START_UP_S if start_at is None else start_at
         outs = [Path(folder) / f"{index}.json" for index in range(count)]
-        processes = [_start(path, url, f"{index}/{count}", start, out) for index, out in enumerate(outs)]
+        generators = [_start(path, url, f"{index}/{count}", start, out) for index, out in enumerate(outs)]
         with progress.showing(lambda: standing.read([_told(out) for out in outs]), scenario.span):
-            _wait(processes)
-        complaints = [process.stderr.read() for process in processes if process.stderr]
+            interrupted = _wait(generators)
+        complaints = [process.stderr.read() for process, _ in generators if process.stderr]
         if not all(out.exists() for out in outs):
+            if interrupted:
+                raise KeyboardInterrupt
             raise LoadTestError(_first_error(complaints))
         return merge([read(out) for out in outs])
 
@@ -105,17 +118,18 @@ def _course(results: Sequence[Result]) -> Course:
     )
 
 
-def _start(path: Path, url: str, shard: str, start: float, out: Path) -> subprocess.Popen[str]:
+def _start(path: Path, url: str, shard: str, start: float, out: Path) -> Generator:
     options = ["--url", url, "--shard", shard, "--start-at", repr(start), "--out", str(out), "--quiet"]
     if progress.shown():
         options += ["--tell", str(_told(out))]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "loadtests", "run", str(path), *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # a Ctrl-C reaches them once, through us
     )
+    return Generator(process, out)
 
 
 def _told(out: Path) -> Path:
@@ -123,16 +137,30 @@ def _told(out: Path) -> Path:
     return out.with_suffix(".standing")
 
 
-def _wait(processes: Sequence[subprocess.Popen[str]]) -> None:
-    """Until all have ended. A Ctrl-C goes on to them: each writes what it has measured."""
+def _wait(generators: Sequence[Generator]) -> bool:
+    """Until all have ended; whether a Ctrl-C was why. It goes on to them: each writes what it has measured.
+
+    One that ends without a result ends the others too, since nothing would come of them.
+    """
+    interrupted = False
     try:
-        for process in processes:
-            process.wait()
+        while any(map(_goes_on, generators)) and not any(map(_failed, generators)):
+            time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
-        for process in processes:
-            process.send_signal(signal.SIGINT)
-        for process in processes:
-            process.wait()
+        interrupted = True
+    for process, _ in filter(_goes_on, generators):
+        process.send_signal(signal.SIGINT)
+    for process, _ in generators:
+        process.wait()
+    return interrupted
+
+
+def _goes_on(generator: Generator) -> bool:
+    return generator.process.poll() is None
+
+
+def _failed(generator: Generator) -> bool:
+    return not _goes_on(generator) and not generator.out.exists()
 
 
 def _first_error(complaints: Sequence[str]) -> str:

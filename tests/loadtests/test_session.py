@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import web
 
+from loadtests.errors import InvalidOption
 from loadtests.result import build
 from loadtests.session import measure, run
 
@@ -47,6 +48,28 @@ def test_a_stall_of_the_generator_is_counted_and_makes_the_run_invalid(serve, sc
     assert result.counts.sent == result.counts.measured == 60
     planned = result.samples.planned_ms
     assert planned == pytest.approx([10 * number for number in range(60)], abs=0.002)
+
+
+def test_waiting_for_the_start_does_not_dilute_the_share_of_the_core(serve, scenario):
+    def spin():
+        end = time.thread_time() + 0.1
+        while time.thread_time() < end:
+            pass
+
+    @contextmanager
+    def busy(recording):
+        asyncio.get_running_loop().call_later(start + 0.05 - time.time(), spin)
+        yield
+
+    start = time.time() + 1
+    recording = asyncio.run(measure(scenario(duration=0.3), serve(answer).url, busy, at=start))
+    assert recording.cpu_share * (recording.ended_at - recording.start) > 0.09
+
+
+@pytest.mark.parametrize("at", [0.0, 1.79e12, float("nan"), float("inf")])
+def test_a_start_that_is_no_time_of_these_days_is_refused(scenario, at):
+    with pytest.raises(InvalidOption, match="not within a day; in a minute is"):
+        run(scenario(), "http://127.0.0.1:9", at=at)
 
 
 def test_cancelling_keeps_what_was_measured(serve, scenario):

@@ -1,15 +1,17 @@
 import json
+import time
 
 import numpy as np
 import pytest
 from aiohttp import web
 
 from loadtests import shards
-from loadtests.errors import InvalidOption, InvalidResult, ProbeFailed
+from loadtests.errors import InvalidOption, InvalidResult, LoadTestError, ProbeFailed
 from loadtests.plan import Shard
 from loadtests.result import build
 from loadtests.sample import Sample
 from loadtests.scenario import Scenario
+from loadtests.schedule import ClosedArrivals
 from tests.loadtests.recorded import recorded
 
 
@@ -120,6 +122,22 @@ def test_a_generator_that_cannot_run_says_why(serve, scenario):
     with pytest.raises(Exception, match="cannot reach") as caught:
         shards.run(scenario, server.url, 2)
     assert not isinstance(caught.value, ProbeFailed)
+
+
+def test_a_generator_that_fails_ends_the_others_instead_of_waiting_for_them(serve, scenario):
+    """Two users cannot be shared among three."""
+    closed = scenario.model_copy(update={"arrivals": ClosedArrivals(kind="closed", users=2), "duration": 60})
+    began = time.monotonic()
+    with pytest.raises(LoadTestError, match="more than there are users"):
+        shards.run(closed, serve(answer).url, 3)
+    assert time.monotonic() - began < 45
+
+
+def test_several_processes_start_when_they_are_told_to(serve, scenario):
+    """A start that has passed by the time they are there: all is sent late."""
+    short = scenario.model_copy(update={"duration": 0.1})
+    result = shards.run(short, serve(answer).url, 2, time.time())
+    assert min(result.samples.lag_ms) > 20
 
 
 def test_the_document_of_a_shard_can_be_read_again(scenario, tmp_path):
