@@ -114,6 +114,7 @@ class Exchange:
         "_over",
         "_pool",
         "_reader",
+        "_reads_at",
         "_ready",
         "_refused",
         "sample",
@@ -130,6 +131,7 @@ class Exchange:
         self._connecting: asyncio.Task[None] | None = None
         self._cut: asyncio.TimerHandle | None = None
         self._bytes_per_s = 0.0
+        self._reads_at = 0.0
         self._over = False
 
     def start(self, timeout: float, answers: Sequence[str] = (), conduct: Conduct = NORMAL) -> None:
@@ -207,10 +209,15 @@ class Exchange:
             self._bytes_per_s = conduct.bytes_per_s
 
     def _pause(self, seconds: float) -> None:
-        connection = self._connection
-        if connection is not None and not connection.transport.is_closing():
-            connection.transport.pause_reading()
-            self._cut = asyncio.get_running_loop().call_later(seconds, connection.transport.resume_reading)
+        """Read on so much later; the pauses of chunks that came together add up."""
+        connection, loop = self._connection, asyncio.get_running_loop()
+        if connection is None or connection.transport.is_closing():
+            return
+        if self._cut is not None:
+            self._cut.cancel()
+        self._reads_at = max(self._reads_at, loop.time()) + seconds
+        connection.transport.pause_reading()
+        self._cut = loop.call_at(self._reads_at, connection.transport.resume_reading)
 
     def _leave(self) -> None:
         self._hang_up()

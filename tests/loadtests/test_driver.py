@@ -146,6 +146,21 @@ def test_a_slow_reader_takes_as_long_as_its_rate_says(serve, scenario, record):
     assert sample.service_ms > 200
 
 
+def test_a_slow_reader_is_as_slow_where_many_chunks_come_at_once(serve, scenario, record):
+    async def stream(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(500):
+            await response.write(b"x" * 400)
+        return response
+
+    mix = [{"dialect": "http", "slow": {"share": 1, "bytes_per_s": 500_000}}]
+    recording = record(scenario(arrivals=closed(requests=1), duration=None, mix=mix), serve(stream).url)
+    (sample,) = recording.table.whole
+    assert sample.error is None
+    assert sample.service_ms > 200
+
+
 def test_the_latencies_of_a_server_with_one_worker_are_those_of_its_queue(serve, scenario, record):
     """A fixed service time: each request waits for those that were drawn before it (Lindley's recursion)."""
     service, free = 0.02, 0.0
