@@ -309,20 +309,26 @@ def _deliver(
     texts: dict[str, Any],
     paths: dict[str, Path | None],
 ) -> None:
-    """Print even if a file cannot be written: what was measured must not be lost with a full disk."""
+    """Write each file even if another cannot be, and then print: no full disk may lose what was measured."""
     from rich.console import Console
 
     from loadtests.output import write
 
+    failures: list[LoadTestError] = []
     try:
         for name, path in paths.items():
             if path is not None:
-                write(texts[name](), path, f"--{name}")
+                try:
+                    write(texts[name](), path, f"--{name}")
+                except LoadTestError as error:
+                    failures.append(error)
     finally:
         if as_json:
             typer.echo(document.model_dump_json())
-        elif not quiet:
+        elif failures or not quiet:
             Console().print(shown)
+    if failures:
+        raise failures[0]
 
 
 @contextmanager

@@ -3,6 +3,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -183,6 +184,16 @@ def test_files_of_every_kind_are_written(serve, scenario_file, tmp_path):
     shown = invoke("report", paths["out"], "--html", tmp_path / "again.html")
     assert shown.exit_code == ran.exit_code
     assert (tmp_path / "again.html").read_bytes() == paths["html"].read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_takes_one_file_and_not_what_was_measured(serve, scenario_file, tmp_path):
+    options = ["--out", "/dev/full", "--html", tmp_path / "result.html", "--quiet"]
+    ran = invoke("run", scenario_file(COMPARED), "--url", serve(hello).url, *options)
+    assert ran.exit_code == 2
+    assert "error: --out /dev/full: No space left on device" in ran.stderr
+    assert "throughput" in ran.stdout
+    assert "throughput" in (tmp_path / "result.html").read_text(encoding="utf-8")
 
 
 def test_shards_of_several_commands_are_merged(serve, scenario_file, tmp_path):
