@@ -1,5 +1,6 @@
 """The server's address, taken apart once."""
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -47,4 +48,6 @@ def parse(text: str, option: str = "--url") -> Address:
         )
     if parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment:
         raise InvalidOption(f"{option} {text}: an address looks like http://127.0.0.1:3000")
+    if not re.fullmatch("[!-~]+", parts.hostname + parts.path):
+        raise InvalidOption(f"{option} {text}: only ASCII without spaces; xn--… in the host, %… in the path")
     return Address(parts.scheme, parts.hostname, port or PORTS[parts.scheme], parts.path.rstrip("/"))

@@ -7,6 +7,7 @@ Standard output carries the result and nothing else; progress and complaints go 
 runs need is imported when they run, so that `--help` is instant.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,7 @@ def run(
 def quick(
     url: Annotated[str, typer.Argument(metavar="URL", help="The server's address.")],
     model: Model = None,
-    seconds: Annotated[float, typer.Option(min=2, help="How long it may take.")] = 30,
+    seconds: Annotated[float, typer.Option(min=2, max=3600, help="How long it may take.")] = 30,
     as_json: AsJson = False,
     out: Out = None,
     html: Html = None,
@@ -129,7 +130,7 @@ def sweep(
         if rates:
             series = sweeping.at_rates(chosen, _numbers("--rates", rates), measure)
         else:
-            series = sweeping.at_users(chosen, [int(n) for n in _numbers("--users", users)], measure)
+            series = sweeping.at_users(chosen, _whole_numbers("--users", users), measure)
         _deliver_series(series, as_json, {"out": out, "html": html})
     raise typer.Exit(2 if _nothing_valid(series) else 0)
 
@@ -364,9 +365,16 @@ def _numbers(option: str, text: str) -> list[float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise InvalidOption(f"{option} {text}: numbers with commas between them, such as 1,2,4") from error
-    if min(numbers) <= 0:
+    if not all(0 < number < math.inf for number in numbers):
         raise InvalidOption(f"{option} {text}: every one must be above 0")
     return numbers
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    numbers = _numbers(option, text)
+    if not all(map(float.is_integer, numbers)):
+        raise InvalidOption(f"{option} {text}: whole numbers, such as 1,2,4")
+    return list(map(int, numbers))
 
 
 def _both(option: str, given: list[str]) -> list[str]:

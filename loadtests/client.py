@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from loadtests.address import API_KEY_VARIABLE, Address
 from loadtests.dialects.exchange import Call, excerpt, fill
-from loadtests.errors import BadAnswer, ConnectFailed, Dropped, NotHTTP, TransportError
+from loadtests.errors import BadAnswer, ConnectFailed, Dropped, InvalidOption, NotHTTP, TransportError
 from loadtests.pacing import now
 from loadtests.sample import Manner, Sample
 from loadtests.wire import Connection, Pool
@@ -57,7 +57,10 @@ NORMAL = Conduct()
 
 
 class Client:
-    """Sends to one server. Open it before use; `headers` go out with every request."""
+    """Sends to one server. Open it before use; `headers` go out with every request.
+
+    Raises InvalidOption for a key that is none.
+    """
 
     def __init__(
         self, address: Address, headers: Mapping[str, str] | None = None, key_header: str = "Authorization"
@@ -66,7 +69,11 @@ class Client:
         self.pool = Pool(address)
         self._headers = {"Host": address.authority, "User-Agent": "modelpress-loadtest", "Accept": "*/*"}
         self._headers |= dict(headers or {})
-        if key := os.environ.get(API_KEY_VARIABLE):
+        if key := os.environ.get(API_KEY_VARIABLE, "").strip():
+            if not (key.isascii() and key.isprintable()):
+                raise InvalidOption(
+                    f"{API_KEY_VARIABLE}: a key is one line of ASCII, as it goes into a header"
+                )
             self._headers[key_header] = f"Bearer {key}" if key_header == "Authorization" else key
 
     async def __aenter__(self) -> "Client":

@@ -75,16 +75,21 @@ async def _models(client: Client) -> list[str]:
 async def _described(client: Client, name: str) -> list[dict[str, Any]]:
     """Inputs as the model's metadata ask for them; none where it has no metadata."""
     document = await _get(client, f"/v2/models/{quote(name)}")
-    return list(_inputs(document.get("inputs", [])))
+    match document:
+        case {"inputs": [*described]}:
+            return list(_inputs(described))
+    return []
 
 
 def _inputs(described: list[Any]) -> Iterator[dict[str, Any]]:
     """Inputs to generate. Text cannot be, and ids beyond 1 might be none of the vocabulary's."""
     for entry in described:
-        if not isinstance(entry, dict) or entry.get("datatype") == "BYTES":
-            continue
-        shape = [axis if isinstance(axis, int) and axis > 0 else OPEN_AXIS for axis in entry.get("shape", [])]
-        keys = {"name": entry.get("name"), "datatype": entry.get("datatype"), "shape": shape}
+        match entry:
+            case {"name": name, "datatype": datatype, "shape": [*axes]} if datatype != "BYTES":
+                shape = [axis if isinstance(axis, int) and axis > 0 else OPEN_AXIS for axis in axes]
+            case _:
+                continue
+        keys = {"name": name, "datatype": datatype, "shape": shape}
         try:
             Tensor.model_validate(keys)
         except ValidationError:

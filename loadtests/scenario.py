@@ -168,7 +168,9 @@ def changed(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
         return Scenario.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidOption(f"--{first['loc'][-1]}: {locate.message(first)}") from error
+        key = [*first["loc"], *first.get("ctx", {}).get("at", ())][-1]
+        option = f"--{key}" if key in {name.rpartition(".")[2] for name in changes} else key
+        raise InvalidOption(f"{option}: {locate.message(first)}") from error
 
 
 def _rename_models(mix: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ also be a date, as in Azure's traces.
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,6 +86,9 @@ def _pick(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 def _seconds(value: Any) -> float:
     try:
-        return float(value)
+        seconds = float(value)
     except ValueError:
         return datetime.fromisoformat(value).timestamp()
+    if not math.isfinite(seconds):
+        raise ValueError(f"{value} is no time")
+    return seconds

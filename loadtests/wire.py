@@ -167,7 +167,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name that no DNS can have is no UTF-8 to Python
             raise ConnectFailed(str(error)) from error
         self._addresses = list(dict.fromkeys(str(address[4][0]) for address in found))
 

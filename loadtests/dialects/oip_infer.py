@@ -77,7 +77,7 @@ class Tensor(Config):
         for file in () if is_recorded(info) else self.files:
             try:
                 read(self, file)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError) as error:
                 raise complaint(f"{file}: {error}", at=("files",)) from error
         if self.data is None and self.datatype == "BYTES":
             raise complaint("BYTES cannot be generated; give data", at=("datatype",))
@@ -169,12 +169,19 @@ def _values(tensor: Tensor, variant: int) -> Any:
 
 def read(tensor: Tensor, file: str) -> list[float] | list[int]:
     """The values of a `.npy` file or an image, flat. Raises ValueError or OSError."""
-    values = np.load(file, allow_pickle=False) if file.endswith(".npy") else _read_image(tensor, file)
+    values = _read_array(file) if file.endswith(".npy") else _read_image(tensor, file)
     if math.prod(values.shape) != math.prod(tensor.shape):
         raise ValueError(f"shape {list(values.shape)} is not {list(tensor.shape)}")
     if tensor.datatype in FLOATS:
         return [round(value, DECIMALS) for value in values.ravel().tolist()]
     return values.ravel().astype(int).tolist()
+
+
+def _read_array(file: str) -> NDArray[Any]:
+    values = np.load(file, allow_pickle=False)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise ValueError("not one array of finite numbers")
+    return values
 
 
 def _read_image(tensor: Tensor, file: str) -> NDArray[np.float64]:

@@ -20,7 +20,17 @@ def test_an_address_is_taken_apart(text, address, authority):
 
 @pytest.mark.parametrize(
     "text",
-    ["127.0.0.1:3000", "ftp://host", "http://", "http://host:port", "http://me:secret@host", "http://h?a=b"],
+    [
+        *(
+            "127.0.0.1:3000",
+            "ftp://host",
+            "http://",
+            "http://host:port",
+            "http://me:secret@host",
+            "http://h?a=b",
+        ),
+        *("http://例え.jp", "http://host/ä", "http://host/a b"),
+    ],
 )
 def test_what_is_no_address_is_refused_without_quoting_a_secret(text):
     with pytest.raises(InvalidOption, match="--url") as caught:

@@ -254,6 +254,16 @@ async def plain(request):
         (["sweep", "digits", "--url", "http://a"], "give either --rates or --users"),
         (["sweep", "digits", "--url", "http://a", "--users", "1,x"], "--users 1,x: numbers with commas"),
         (["sweep", "digits", "--url", "http://a", "--rates", "0"], "--rates 0: every one must be above 0"),
+        (
+            ["sweep", "digits", "--url", "http://a", "--rates", "inf"],
+            "--rates inf: every one must be above 0",
+        ),
+        (
+            ["sweep", "digits", "--url", "http://a", "--users", "nan"],
+            "--users nan: every one must be above 0",
+        ),
+        (["sweep", "digits", "--url", "http://a", "--users", "1.5"], "--users 1.5: whole numbers, such as"),
+        (["digits", "--url", "http://a..b"], "cannot reach http://a..b"),
         (["digits", "--url", "http://a", "--shard", "2/2"], "--shard 2/2: the first of four is 0/4"),
         (["digits", "--url", "http://a", "--shard", "0/2", "--processes", "2"], "a shard is one process"),
         (["merge", "nowhere.json"], "cannot read nowhere.json"),

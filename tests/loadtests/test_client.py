@@ -6,8 +6,11 @@ import ssl
 import pytest
 from aiohttp import web
 
-from loadtests.client import detail_of, kind_of
-from loadtests.errors import ConnectFailed
+from loadtests import address
+from loadtests.client import Client, detail_of, kind_of
+from loadtests.dialects.exchange import Call
+from loadtests.errors import ConnectFailed, InvalidOption
+from loadtests.monitor import Text
 from loadtests.sample import Sample
 
 COMPLETIONS = {"dialect": "openai-completions", "model": "m", "prompts": ["p"]}
@@ -129,6 +132,17 @@ def test_nothing_is_tried_twice(serve, scenario, record):
     recording = record(scenario(), server.url)
     assert server.requests == recording.sent
     assert sum(sample.error == "disconnected" for sample in recording.table.whole) == len(dropped) > 0
+
+
+def test_a_key_that_no_header_can_hold_is_refused_and_white_space_around_it_is_nothing(monkeypatch):
+    monkeypatch.setenv("MODELPRESS_API_KEY", "secret\n")
+    call = Call("GET", "/", None, Text)
+    assert b"Bearer secret\r\n" in Client(address.parse("http://a")).prepare(call, 0).wire
+    for key in ("schlüssel", "two\nlines"):
+        monkeypatch.setenv("MODELPRESS_API_KEY", key)
+        with pytest.raises(InvalidOption, match="MODELPRESS_API_KEY: a key is one line of ASCII") as caught:
+            Client(address.parse("http://a"))
+        assert key not in str(caught.value)
 
 
 def test_the_key_goes_out_with_every_request_and_stays_out_of_the_samples(

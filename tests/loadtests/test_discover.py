@@ -91,3 +91,10 @@ def test_nobody_there(serve):
 def test_a_name_that_is_none():
     with pytest.raises(ProbeFailed, match="cannot reach"):
         find("http://nowhere.invalid:1")
+
+
+@pytest.mark.parametrize("described", [None, 5, [{"name": "x", "datatype": "FP32", "shape": None}, 7]])
+def test_metadata_of_another_form_describe_nothing(serve, described):
+    server = serve(answering(v2_models_n={"inputs": described}))
+    with pytest.raises(ProbeFailed, match="answers nothing that we know to ask for"):
+        find(server.url, "n")

@@ -61,6 +61,11 @@ def test_a_good_scenario_loads_and_cannot_be_changed(scenario_file):
             "generated: {word: 3}",
             "6: mix[0].generated.word: unknown key 'word'; did you mean",
         ),
+        (
+            "poisson, rate: 20",
+            "gamma, rate: 20, cv: 1000",
+            "1: arrivals.cv: Input should be less than or equal",
+        ),
         ("rate: 20", "rate: 20, cv: 2", "1: arrivals.cv: unknown key 'cv'; valid are kind, rate"),
         ("poisson, rate: 20", "stages, stages: []", "1: arrivals.stages: Tuple should have at least 1 item"),
         ("poisson, rate: 20", "trace, file: gone.csv", "1: arrivals.file: cannot read"),

@@ -158,6 +158,12 @@ def test_a_sweep_measures_every_load_and_finds_the_knee(scenario):
     assert series.unit == "requests/s"
 
 
+def test_a_sweep_that_the_objectives_do_not_fit_is_refused(scenario):
+    queries = scenario(arrivals={"kind": "multi-stream"}, objectives={"query_p99_ms": 50})
+    with pytest.raises(InvalidOption, match=r"^query_p99_ms: only multi-stream arrivals have queries"):
+        at_users(queries, [1], server(10))
+
+
 def test_a_sweep_over_users_replaces_the_arrivals(scenario):
     seen = []
 

@@ -33,6 +33,7 @@ def test_json_lines_of_mooncakes_form_are_read(tmp_path):
         ("a.csv", "timestamp\n1\n3\n2\n", "a.csv:4: 2 comes before the line above; sort the trace by time"),
         ("a.csv", "when\n1\n", "a.csv:2: no time; a column is called timestamp or time or arrival_time"),
         ("a.csv", "time,input_tokens\n1,many\n", "a.csv:2: invalid literal"),
+        ("a.csv", "time\n1\nnan\n", "a.csv:3: nan is no time"),
         ("a.csv", "time\n", "holds no request"),
         ("a.jsonl", '{"time": 1}\n{"time"', "a.jsonl:2: not JSON"),
         ("a.jsonl", "[1]\n", "a.jsonl:1: not a JSON object"),

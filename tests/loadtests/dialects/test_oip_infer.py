@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from loadtests.dialects.oip_infer import InferRequest, calls
 from loadtests.errors import BadAnswer
@@ -107,6 +108,18 @@ def test_a_file_of_another_shape_is_refused_before_the_run(tmp_path):
         request(files=str(tmp_path / "a.npy"))
     with pytest.raises(ValueError, match="no file matches"):
         request(files=str(tmp_path / "b.npy"))
+
+
+@pytest.mark.parametrize("kind", ["empty", "archive", "text", "nan"])
+def test_a_file_of_no_numbers_is_refused_before_the_run(tmp_path, kind):
+    path = tmp_path / "a.npy"
+    with path.open("wb") as file:
+        if kind == "archive":
+            np.savez(file, x=np.zeros((2, 3)))
+        elif kind != "empty":
+            np.save(file, np.full((2, 3), "one" if kind == "text" else np.nan))
+    with pytest.raises(ValidationError, match=r"a\.npy"):
+        request(files=str(path))
 
 
 def test_the_first_axis_is_counted_as_rows():
