@@ -22,11 +22,14 @@ from models.datasets.encoding import encode_corpus, text_split, token_windows, w
 from models.errors import DataError
 from models.storage import code_digest, digest, file_digest
 from runtime.manifest import GenerationProcessing, Task, TensorProcessing, TextProcessing
+from runtime.memory import available_memory
 from runtime.processing import load_tokenizer
 
 SUFFIXES = (".npz", ".jsonl", ".tsv", ".csv")
 HELD_OUT = 0.2
 _TARGETS = ("labels", "targets")
+# Spreadsheets put a byte order mark before the first column's name.
+ENCODING = "utf-8-sig"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,27 @@ def split_rows(count: int, path: Path) -> dict[SplitName, Array]:
 
 def _read_arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array; name it with np.savez")
+        with archive:
+            _check_size(path)
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, MemoryError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(
             f"{path}: not a readable .npz archive of plain arrays ({error}); write it again"
         ) from None
+    if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise DataError(f"{path}: '{strange[0]}' is no array; write it again with np.savez")
+    return arrays
+
+
+def _check_size(path: Path) -> None:
+    """Raises DataError for what would not fit into memory: a small archive may unpack to any size."""
+    with zipfile.ZipFile(path) as archive:
+        needed = sum(member.file_size for member in archive.infolist())
+    if needed > (free := available_memory()):
+        raise DataError(f"{path}: unpacks to {needed:,} bytes, and {free:,} are free; give fewer examples")
 
 
 def _read_rows(path: Path) -> _Rows:
@@ -129,17 +147,23 @@ def _read_rows(path: Path) -> _Rows:
         pairs = [(text, label) for text, label in read(path) if text.strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not a table of texts ({error}); write it as .jsonl") from None
     return _Rows([text for text, _ in pairs], [label for _, label in pairs])
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    # Not splitlines: JSON may hold the other separators of lines as they are.
+    for number, line in enumerate(path.read_text(ENCODING).split("\n"), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-            yield str(record["text"]), record.get("labels", record.get("label"))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+            text = record["text"]
+            if text is None:
+                raise TypeError("null is no text")
+            yield str(text), record.get("labels", record.get("label"))
+        except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError):
             raise DataError(
                 f'{path}, line {number}: want {{"text": …, "label": …}}, not {line[:60]!r}'
             ) from None
@@ -147,7 +171,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
     tabs = path.suffix == ".tsv"
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding=ENCODING, newline="") as stream:
         reader = csv.reader(
             stream, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
         )
@@ -165,17 +189,22 @@ def _label_names(labels: Sequence[Any]) -> tuple[str, ...]:
     """The names of labels that are not indices, in alphabetical order; none where all are indices."""
     words = [label if isinstance(label, list) else [label] for label in labels if label is not None]
     names = {str(name) for row in words for name in row}
-    return () if all(name.isdigit() for name in names) else tuple(sorted(names))
+    return () if all(map(_is_index, names)) else tuple(sorted(names))
 
 
 def _label_index(label: Any, names: Sequence[str], path: Path) -> int:
     if str(label) in names:
         return names.index(str(label))
-    if str(label).isdigit() and (not names or int(label) < len(names)):
+    if _is_index(str(label)) and (not names or int(label) < len(names)):
         return int(label)
     raise DataError(
         f"{path}: label '{label}' is not one of the model's: {', '.join(names) or 'indices from 0'}"
     )
+
+
+def _is_index(label: str) -> bool:
+    """Whether it is a number of ASCII digits; `isdigit` alone takes superscripts for one."""
+    return label.isascii() and label.isdigit()
 
 
 def _existing(path: Path) -> Path:

@@ -1,8 +1,12 @@
+import io
 import json
+import resource
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from models.datasets import IGNORED, View, dataset_fingerprint, load_dataset
@@ -99,6 +103,10 @@ def test_a_generating_model_reads_texts_as_one_stream(tmp_path: Path, view: View
         ("a.tsv", "only one\tgood\n", "1 examples; give at least two"),
         ("a.tsv", "x\tgood\ny\tugly\nz\tugly\n", "label 'ugly' is not one of the model's: bad, good"),
         ("a.jsonl", '{"text": "x y", "labels": [0, 1]}\n' * 3, "every text needs one label, or none has any"),
+        ("a.jsonl", '{"text": "x"}\n{"text": null}\n', r"a\.jsonl, line 2: want"),
+        ("a.jsonl", "[" * 100_000 + "\n", r"a\.jsonl, line 1: want"),
+        ("a.tsv", "x\tgood\ny\t²\nz\t²\n", "label '²' is not one of the model's: bad, good"),
+        ("a.csv", "x" * 200_000 + ",good\n", "field larger than field limit"),
         (
             "a.jsonl",
             '{"text": "x", "label": 0}\n{"text": "y"}\n{"text": "z"}\n',
@@ -107,7 +115,7 @@ def test_a_generating_model_reads_texts_as_one_stream(tmp_path: Path, view: View
     ],
 )
 def test_malformed_texts_are_named(tmp_path: Path, view: View, name: str, content: str, message: str) -> None:
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, "utf-8")
     with pytest.raises(DataError, match=message):
         _ = load_dataset(str(tmp_path / name), view).train
 
@@ -123,6 +131,24 @@ def test_text_that_is_not_utf8_is_named(tmp_path: Path, view: View) -> None:
     (tmp_path / "a.tsv").write_bytes(b"caf\xe9\t1\n")
     with pytest.raises(DataError, match="not UTF-8"):
         load_dataset(str(tmp_path / "a.tsv"), view)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, view: View) -> None:
+    """As spreadsheets write it; a header behind one was read as an example."""
+    rows = [f'"{text}",{"good" if "good" in text else "bad"}' for text in TEXTS]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]), "utf-8-sig")
+    records = (json.dumps({"text": text, "label": "good" if "good" in text else "bad"}) for text in TEXTS)
+    (tmp_path / "a.jsonl").write_text("\n".join(records), "utf-8-sig")
+    fresh = View("text-classification", view.processing, view.tokenizer)
+    for name in ("a.csv", "a.jsonl"):
+        dataset = load_dataset(str(tmp_path / name), fresh)
+        assert dataset.labels == ("bad", "good")
+        assert len(dataset.train) + len(dataset.validation) == len(TEXTS)
+
+
+def test_a_line_of_json_may_hold_other_separators_of_lines(tmp_path: Path, view: View) -> None:
+    path = write(tmp_path / "a.jsonl", ['{"text": "good\u2028film", "label": 1}'] * 5)
+    assert load_dataset(path, view).train.raw == ["good\u2028film"] * 4
 
 
 def test_a_model_without_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -141,6 +167,41 @@ def test_a_broken_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"data\.npz: not a readable \.npz"):
         load_dataset(str(tmp_path / "data.npz"))
+
+
+def test_what_is_no_archive_of_arrays_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "single.npz").open("wb") as file:
+        np.save(file, np.zeros(4))
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+        archive.writestr("readme.txt", "text")
+    for name, message in (("single.npz", "a single array"), ("text.npz", "'readme.txt' is no array")):
+        with pytest.raises(DataError, match=message):
+            load_dataset(str(tmp_path / name))
+
+
+def test_an_archive_that_unpacks_to_more_than_there_is_memory_is_refused(tmp_path: Path) -> None:
+    """One says so in its table of contents, the other in the array's own header."""
+    header = io.BytesIO()
+    shape = {"descr": "<f4", "fortran_order": False, "shape": (10**13,)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(tmp_path / "header.npz", "w") as archive:
+        archive.writestr("x.npy", header.getvalue() + bytes(1000))
+    with pytest.raises(DataError, match=r"not a readable \.npz archive"):
+        load_dataset(str(tmp_path / "header.npz"))
+    (tmp_path / "bomb.npz").write_bytes(claiming((tmp_path / "header.npz").read_bytes(), 2**31))
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**30, limit[1]))
+    try:
+        with pytest.raises(DataError, match="unpacks to 2,147,483,648 bytes"):
+            load_dataset(str(tmp_path / "bomb.npz"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+
+
+def claiming(archive: bytes, size: int) -> bytes:
+    """The archive of one file, with another unpacked size in its table of contents."""
+    place = archive.index(b"PK\x01\x02") + 24
+    return archive[:place] + size.to_bytes(4, "little") + archive[place + 4 :]
 
 
 def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
