@@ -9,12 +9,13 @@ function that a layer calls in yet another file is not seen.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -85,24 +86,32 @@ def build(place: str, seed: int) -> nn.Module:
     factory = _factory(place)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
+        with _named(place):
             module = factory()
-        except Exception as error:
-            said = next(iter(str(error).strip().splitlines()), "")
-            raise SourceError(f"py:{place} failed: {type(error).__name__}: {said}") from error
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"py:{place} returned a {type(module).__name__}; it must return a module")
-    return module.float().cpu().eval()
+    with _named(place):
+        return module.float().cpu().eval()
 
 
 def _factory(place: str) -> Callable[[], Any]:
     module, name = _parts(place)
     _found(module, place)
+    with _named(place):
+        imported = import_module(module)
+    if not callable(factory := getattr(imported, name, None)):
+        raise SourceError(f"py:{place}: the module has no attribute '{name}' to call; give a function's name")
+    return cast("Callable[[], Any]", factory)
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Raises SourceError, in one line, for whatever the user's code raises, or where it would end us."""
     try:
-        factory: Callable[[], Any] = getattr(import_module(module), name)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise SourceError(f"py:{place}: {error}; give package.module:factory") from None
-    return factory
+        yield
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SourceError(f"py:{place} failed: {type(error).__name__}: {reason}") from error
 
 
 def _found(module: str, place: str) -> str:

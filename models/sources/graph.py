@@ -26,6 +26,8 @@ def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:
     graph = _checked(path).graph
     stored = {tensor.name for tensor in graph.initializer}
     inputs = tuple(value.name for value in graph.input if value.name not in stored)
+    if not inputs:
+        raise SourceError(f"onnx:{place}: the graph takes no input; export one that does")
     dataset = matched(load_dataset(data), inputs, f"onnx:{place}") if data else None
     return SourceModel(
         name=bundle_name(path.stem),

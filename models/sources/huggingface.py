@@ -7,7 +7,8 @@ tokenizer.json) are read, and code that a repository brings is never run. Prepro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,12 +73,13 @@ def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:
     """
     folder = _folder(place)
     config = read_json(folder / "config.json")
-    kind = _kind(config, folder)
     reference = f"hf:{place}"
-    tokenizer = None if kind.task == "image-classification" else _tokenizer(folder)
-    processing = _processing(kind.task, folder, config, tokenizer)
-    labels = _labels(config) if kind.task.endswith("classification") else ()
-    window = min(WINDOW, config.get("max_position_embeddings") or config.get("n_positions") or WINDOW)
+    with _as_transformers_writes(folder):
+        kind = _kind(config, folder)
+        tokenizer = None if kind.task == "image-classification" else _tokenizer(folder)
+        processing = _processing(kind.task, folder, config, tokenizer)
+        labels = _labels(config) if kind.task.endswith("classification") else ()
+        window = min(WINDOW, config.get("max_position_embeddings") or config.get("n_positions") or WINDOW)
     view = View(kind.task, processing, tokenizer, labels, window)
     return SourceModel(
         name=bundle_name(Path(place).name),
@@ -93,6 +95,18 @@ def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:
         files={TOKENIZER: tokenizer} if tokenizer else {},
         details={"architecture": config["architectures"][0]},
     )
+
+
+@contextmanager
+def _as_transformers_writes(folder: Path) -> Iterator[None]:
+    """Raises SourceError where a configuration holds another kind of value than it has to."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"{folder}: its configuration holds a value of a wrong kind ({reason}); save the model again"
+        ) from None
 
 
 def _module(kind: _Kind, folder: Path) -> nn.Module:

@@ -16,7 +16,13 @@ def Small():
 def wrong():
     return 5
 def broken():
-    raise RuntimeError("no weights here")
+    raise RuntimeError("no weights here,\\nnor there")
+def leaving():
+    raise SystemExit(3)
+def weightless():
+    with torch.device("meta"):
+        return torch.nn.Linear(2, 3)
+number = 3
 """
 
 
@@ -83,13 +89,24 @@ def test_the_fingerprint_follows_the_file_that_a_layer_is_from(module: str) -> N
     ("factory", "message"),
     [
         ("wrong", "returned a int"),
-        ("broken", "failed: RuntimeError: no weights here"),
+        ("broken", "failed: RuntimeError: no weights here, nor there"),
+        ("leaving", "failed: SystemExit: 3"),
+        ("weightless", "failed: NotImplementedError: Cannot copy out of meta tensor"),
+        ("number", "has no attribute 'number' to call"),
         ("absent", "has no attribute 'absent'"),
     ],
 )
 def test_a_factory_that_gives_no_module_is_named(module: str, factory: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         load_source(f"py:{module}:{factory}", "data.npz")
+
+
+@pytest.mark.parametrize("text", ["unknown", "raise SystemExit(3)", "raise ValueError('one\\ntwo')", "def ("])
+def test_a_module_that_cannot_be_imported_is_one_clear_line(module: str, text: str) -> None:
+    Path(f"{module}.py").write_text(text + "\n")
+    with pytest.raises(SourceError, match=f"py:{module}:f failed") as caught:
+        load_source(f"py:{module}:f", "data.npz")
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_missing_is_named(module: str) -> None:

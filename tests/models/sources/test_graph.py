@@ -39,6 +39,16 @@ def test_a_single_input_takes_a_single_array_of_any_name(graph: Path, tmp_path: 
     assert list(source.dataset.train.inputs) == ["x"]
 
 
+def test_a_graph_without_an_input_is_refused(tmp_path: Path) -> None:
+    value = numpy_helper.from_array(np.ones(2, np.float32), "value")
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    constant = helper.make_graph([helper.make_node("Constant", [], ["y"], value=value)], "g", [], [y])
+    path = tmp_path / "constant.onnx"
+    onnx.save(helper.make_model(constant, opset_imports=[helper.make_opsetid("", 20)]), str(path))
+    with pytest.raises(SourceError, match="the graph takes no input"):
+        load_source(f"onnx:{path}")
+
+
 def test_an_input_that_the_data_lacks_is_named(graph: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", a=np.zeros((5, 2)), b=np.zeros((5, 2)))
     with pytest.raises(DataError, match=r"takes 'x', and data 'data.npz' has a, b"):

@@ -219,6 +219,29 @@ def test_an_architecture_without_a_task_is_refused(saved: Callable[[Any], Path])
         load_source(f"hf:{folder}")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architectures": [3]},
+        {"id2label": ["a", "b"]},
+        {"id2label": {"a": "x", "b": "y"}},
+        {"max_position_embeddings": "many"},
+        {"pad_token_id": "x"},
+        None,
+    ],
+)
+def test_a_configuration_of_another_kind_is_one_clear_line(
+    saved: Callable[[Any], Path], changes: dict[str, Any] | None
+) -> None:
+    folder = saved(BertForSequenceClassification(BertConfig(**BERT)))
+    config = json.loads((folder / "config.json").read_text())
+    written = [config] if changes is None else config | changes
+    (folder / "config.json").write_text(json.dumps(written))
+    with pytest.raises(SourceError, match="its configuration holds a value of a wrong kind") as caught:
+        load_source(f"hf:{folder}")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_or_broken_tokenizer_is_named(saved: Callable[[Any], Path]) -> None:
     folder = saved(BertForSequenceClassification(BertConfig(**BERT)))
     (folder / "tokenizer.json").unlink()
