@@ -21,6 +21,8 @@ from loadtests.errors import InvalidOption, LoadTestError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from loadtests.compare import Comparison
+    from loadtests.documents import Document
     from loadtests.point import Series
     from loadtests.result import Result
     from loadtests.scenario import Scenario
@@ -131,8 +133,8 @@ def sweep(
             series = sweeping.at_rates(chosen, _numbers("--rates", rates), measure)
         else:
             series = sweeping.at_users(chosen, _whole_numbers("--users", users), measure)
-        _deliver_series(series, as_json, {"out": out, "html": html})
-    raise typer.Exit(2 if _nothing_valid(series) else 0)
+        _deliver_series(series, as_json, False, {"out": out, "html": html})
+    _leave_series(series, 0)
 
 
 @app.command()
@@ -155,8 +157,8 @@ def search(
         chosen = _load(scenario, None, duration, None, model)
         _check({"--out": out, "--html": html})
         series = find(chosen, _each(url), rate, precision, repeats)
-        _deliver_series(series, as_json, {"out": out, "html": html})
-    raise typer.Exit(2 if _nothing_valid(series) else 0 if series.highest_pass else 1)
+        _deliver_series(series, as_json, False, {"out": out, "html": html})
+    _leave_series(series, 0 if series.highest_pass else 1)
 
 
 @app.command()
@@ -184,7 +186,7 @@ def compare(
             for u, m in zip(urls, models, strict=True)
         ]
         comparison = judge((targets[0], targets[1]), pairs, lambda chosen, u: _measure(chosen, u))
-        _deliver_comparison(comparison, as_json, {"out": out, "html": html})
+        _deliver_comparison(comparison, as_json, False, {"out": out, "html": html})
     for reason in comparison.invalid:
         _say(f"invalid run: {reason}")
     raise typer.Exit(2 if comparison.invalid else 1 if comparison.verdict == "worse" else 0)
@@ -198,11 +200,11 @@ def merge(
     html: Html = None,
 ) -> None:
     """Put the results of all shards of one run together."""
-    from loadtests import shards
+    from loadtests import documents, shards
 
     with _complaints():
         _check({"--out": out, "--html": html})
-        result = shards.merge([shards.read(path) for path in results])
+        result = shards.merge([documents.read_run(path) for path in results])
         _deliver_run(result, as_json, False, {"out": out, "html": html})
     _leave(result)
 
@@ -212,12 +214,12 @@ def report(
     result: Annotated[Path, typer.Argument(help="What --out has written.")],
     html: Annotated[Path | None, typer.Option(help="Write a page with drawings to this file.")] = None,
 ) -> None:
-    """Show a result again, on the terminal or as a page."""
-    from loadtests import shards
+    """Show a result again, of a run, a sweep, a search or a comparison: on the terminal or as a page."""
+    from loadtests import documents
 
     with _complaints():
         _check({"--html": html})
-        _deliver_run(shards.read(result), False, html is not None, {"html": html})
+        _deliver_any(documents.read(result), html is not None, {"html": html})
 
 
 def _load(
@@ -281,17 +283,17 @@ def _deliver_run(result: "Result", as_json: bool, quiet: bool, paths: dict[str, 
     _deliver(result, terminal.render(result), as_json, quiet, texts, paths)
 
 
-def _deliver_series(series: "Series", as_json: bool, paths: dict[str, Path | None]) -> None:
+def _deliver_series(series: "Series", as_json: bool, quiet: bool, paths: dict[str, Path | None]) -> None:
     from loadtests import terminal
     from loadtests.html import page
 
     texts = {"out": lambda: series.model_dump_json(indent=1), "html": lambda: page.of_series(series)}
-    _deliver(series, terminal.render_series(series), as_json, False, texts, paths)
-    if series.interrupted:
-        _say(f"error: {series.note}")
+    _deliver(series, terminal.render_series(series), as_json, quiet, texts, paths)
 
 
-def _deliver_comparison(comparison: Any, as_json: bool, paths: dict[str, Path | None]) -> None:
+def _deliver_comparison(
+    comparison: "Comparison", as_json: bool, quiet: bool, paths: dict[str, Path | None]
+) -> None:
     from loadtests import terminal
     from loadtests.html import page
 
@@ -299,7 +301,19 @@ def _deliver_comparison(comparison: Any, as_json: bool, paths: dict[str, Path | 
         "out": lambda: comparison.model_dump_json(indent=1),
         "html": lambda: page.of_comparison(comparison),
     }
-    _deliver(comparison, terminal.render_comparison(comparison), as_json, False, texts, paths)
+    _deliver(comparison, terminal.render_comparison(comparison), as_json, quiet, texts, paths)
+
+
+def _deliver_any(document: "Document", quiet: bool, paths: dict[str, Path | None]) -> None:
+    from loadtests.point import Series
+    from loadtests.result import Result
+
+    if isinstance(document, Result):
+        _deliver_run(document, False, quiet, paths)
+    elif isinstance(document, Series):
+        _deliver_series(document, False, quiet, paths)
+    else:
+        _deliver_comparison(document, False, quiet, paths)
 
 
 def _deliver(
@@ -348,6 +362,12 @@ def _complaints() -> Iterator[None]:
 def _nothing_valid(series: "Series") -> bool:
     """Whether the series was cut short, or is of the generator's own limits."""
     return series.interrupted or all(point.outcome == "invalid" for point in series.points)
+
+
+def _leave_series(series: "Series", code: int) -> NoReturn:
+    if series.interrupted:
+        _say(f"error: {series.note}")
+    raise typer.Exit(2 if _nothing_valid(series) else code)
 
 
 def _leave(result: "Result") -> NoReturn:

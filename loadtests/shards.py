@@ -16,11 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from loadtests import progress, standing
+from loadtests.documents import read_run
 from loadtests.errors import InvalidOption, InvalidResult, LoadTestError
-from loadtests.files import RECORDED
 from loadtests.plan import Shard
 from loadtests.result import Counts, Course, Result, assemble
 from loadtests.samples import concatenate
@@ -67,7 +65,7 @@ def run(scenario: Scenario, url: str, count: int, start_at: float | None = None)
             if interrupted:
                 raise KeyboardInterrupt
             raise LoadTestError(_first_error(complaints))
-        return merge([read(out) for out in outs])
+        return merge([read_run(out) for out in outs])
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -92,19 +90,6 @@ def merge(results: Sequence[Result]) -> Result:
     except OSError as error:
         raise InvalidResult(f"the length of the run is its trace's, merge where that is: {error}") from error
     return merged.model_copy(update={"machine": first.machine, "versions": first.versions})
-
-
-def read(path: Path) -> Result:
-    """A result that `--out` wrote. Raises InvalidResult."""
-    try:
-        return Result.model_validate_json(path.read_bytes(), context=RECORDED)
-    except OSError as error:
-        raise InvalidResult(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise InvalidResult(
-            f"{path} is no result of a load test ({where}): {error.errors()[0]['msg']}"
-        ) from error
 
 
 def _course(results: Sequence[Result]) -> Course:

@@ -207,11 +207,16 @@ def test_shards_of_several_commands_are_merged(serve, scenario_file, tmp_path):
     assert invoke("merge", parts[0]).exit_code == 2
 
 
-def test_a_sweep_prints_a_row_for_each_load(serve, scenario_file):
-    ran = invoke("sweep", scenario_file(COMPARED), "--url", serve(hello).url, "--users", "1,2")
+def test_a_sweep_prints_a_row_for_each_load_and_can_be_shown_again(serve, scenario_file, tmp_path):
+    out, html = tmp_path / "sweep.json", tmp_path / "sweep.html"
+    options = ["--url", serve(hello).url, "--users", "1,2", "--out", out]
+    ran = invoke("sweep", scenario_file(COMPARED), *options)
     assert ran.exit_code == 0
     assert ran.stderr.count("/s answered") == 2
     assert ran.stdout.splitlines()[0].startswith("sweep")
+    assert invoke("report", out).stdout == ran.stdout
+    assert invoke("report", out, "--html", html).stdout == ""
+    assert "Load test: sweep" in html.read_text(encoding="utf-8")
 
 
 def test_a_search_finds_a_rate_or_says_that_there_is_none(serve, scenario_file):

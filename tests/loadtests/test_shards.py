@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from loadtests import shards
+from loadtests import documents, shards
 from loadtests.errors import InvalidOption, InvalidResult, LoadTestError, ProbeFailed
 from loadtests.plan import Shard
 from loadtests.result import build
@@ -55,17 +55,6 @@ def test_what_is_not_every_shard_of_one_run_is_refused(scenario):
         shards.merge([part(scenario, 0, 2), part(other, 1, 2)])
 
 
-def test_a_file_that_is_no_result_is_refused_in_one_line(tmp_path):
-    path = tmp_path / "result.json"
-    for text in ("{}", "not JSON"):
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(InvalidResult, match="is no result of a load test") as caught:
-            shards.read(path)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(InvalidResult, match="cannot read"):
-        shards.read(tmp_path / "gone.json")
-
-
 @pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "a/b", "0/0"])
 def test_a_shard_has_a_number_below_their_count(text):
     assert shards.parse("3/4") == Shard(3, 4)
@@ -95,10 +84,10 @@ def test_a_result_is_read_where_the_files_of_its_scenario_are_not(scenario, tmp_
         runs[duration].write_text(part(run, 0, 1).model_dump_json(), encoding="utf-8")
     for path in files.values():
         path.unlink()
-    whole = shards.read(runs[2])
+    whole = documents.read_run(runs[2])
     assert shards.merge([whole]).summary == whole.summary
     with pytest.raises(InvalidResult, match="merge where that is"):
-        shards.merge([shards.read(runs[None])])
+        shards.merge([documents.read_run(runs[None])])
 
 
 def test_a_merged_result_names_the_machine_that_sent(scenario):
@@ -143,6 +132,6 @@ def test_several_processes_start_when_they_are_told_to(serve, scenario):
 def test_the_document_of_a_shard_can_be_read_again(scenario, tmp_path):
     path = tmp_path / "part.json"
     path.write_text(part(scenario, 1, 2).model_dump_json(), encoding="utf-8")
-    again = shards.read(path)
+    again = documents.read_run(path)
     assert again.shard == (1, 2)
     assert json.loads(again.model_dump_json()) == json.loads(path.read_text(encoding="utf-8"))
