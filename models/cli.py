@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from models import registry
-from models.errors import DataError, TrainingError
+from models.errors import DataError, SourceError, TrainingError
 from models.registry import ModelSpec
 
 app = typer.Typer()
@@ -21,7 +21,10 @@ app = typer.Typer()
 PIPED_WIDTH = 160
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Seed = Annotated[int, typer.Option(help="Seed of the initial weights and of the order of the data.")]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=2**63 - 1, help="Seed of the initial weights and of the order of the data."),
+]
 
 
 @app.command()
@@ -120,7 +123,8 @@ def _sample(spec: ModelSpec, seed: int) -> dict[str, Any]:
 def _records(spec: ModelSpec, seed: int) -> dict[str, dict[str, Any]]:
     """The training records that this machine has, under "short" and "full".
 
-    None without the member's data set, which a record is of.
+    None without the member's data set, which a record is of, and none where one is damaged: whoever asks for
+    the member itself is told so.
     """
     from models.zoo.member import Member
 
@@ -129,7 +133,7 @@ def _records(spec: ModelSpec, seed: int) -> dict[str, dict[str, Any]]:
             "short": Member(spec, seed).record(),
             "full": Member(spec, seed, True).record() if spec.full else None,
         }
-    except DataError:
+    except (DataError, SourceError):
         return {}
     return {kind: record for kind, record in found.items() if record is not None}
 

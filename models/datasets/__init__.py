@@ -4,12 +4,17 @@ Opening reads nothing; a split is read on first use. No data set is downloaded: 
 installation has, the others are looked for under $MODELPRESS_DATA.
 """
 
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from models.datasets import files
-from models.datasets.dataset import IGNORED, Dataset, Split, View
+from models.datasets.dataset import IGNORED, Dataset, Split, SplitName, View
 from models.errors import DataError
 from runtime.suggest import nearest
 
@@ -21,6 +26,8 @@ _NAMES = (
     *("imports", "multi30k", "packages", "questions", "scenes", "sentences", "sst2"),
     *("stdlib", "stdlib_pieces", "sts", "words"),
 )
+# What reading a file that is cut short, of another layout, or no text raises.
+_DAMAGE = (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, zlib.error)
 _REGISTERED = {name.replace("_", "-"): f"models.datasets.{name}" for name in _NAMES}
 
 
@@ -31,8 +38,8 @@ def load_dataset(reference: str, view: View | None = None) -> Dataset:
     """
     chosen = view or View()
     if reference in _REGISTERED:
-        dataset: Dataset = _module(reference).open_dataset(chosen)
-        return dataset
+        with _readable(reference):
+            return _guarded(_module(reference).open_dataset(chosen))
     return files.open_dataset(_path(reference), chosen)
 
 
@@ -42,6 +49,28 @@ def dataset_fingerprint(reference: str) -> str:
         value: str = _module(reference).fingerprint()
         return value
     return files.fingerprint(_path(reference))
+
+
+def _guarded(dataset: Dataset) -> Dataset:
+    """`dataset`, whose splits are read from files on first use."""
+
+    def load(split: SplitName) -> Split:
+        with _readable(dataset.name):
+            return dataset.load(split)
+
+    return replace(dataset, load=load)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Raises DataError where the files of a registered set do not hold what they should."""
+    try:
+        yield
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"data set '{name}' cannot be read ({type(error).__name__}: {reason}); copy its files again"
+        ) from error
 
 
 def _module(name: str) -> ModuleType:

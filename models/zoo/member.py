@@ -79,9 +79,20 @@ class Member:
         return home() / "zoo" / f"{self.spec.name}-{self.fingerprint[:12]}"
 
     def record(self) -> dict[str, Any] | None:
-        """Its training record: recipe, curve, seconds, metrics, baselines; None when it is not trained."""
+        """Its training record: recipe, curve, seconds, metrics, baselines; None when it is not trained.
+
+        Raises SourceError for one that is damaged.
+        """
         path = self.folder / RECORD
-        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            if "sha256" in record:
+                return record
+        except (ValueError, TypeError):
+            pass
+        raise SourceError(f"{path}: damaged; delete {self.folder} to train it again")
 
     def obtain(self) -> tuple[nn.Module, Dataset, dict[str, Any]]:
         """Its module, data set and record: cached, or trained now from where an earlier run stopped."""

@@ -50,3 +50,10 @@ def test_a_misspelt_name_is_a_typed_error() -> None:
     for command in ("zoo", "train"):
         with pytest.raises(UnknownModel, match="did you mean 'lenet5'"):
             runner.invoke(app, [command, "lenet"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**64)])
+def test_a_seed_that_no_generator_takes_is_refused(seed: str) -> None:
+    result = runner.invoke(app, ["train", "lenet5", "--seed", seed])
+    assert result.exit_code == 2
+    assert "Invalid value for '--seed'" in result.stderr

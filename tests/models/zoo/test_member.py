@@ -65,6 +65,15 @@ def test_damaged_weights_are_named_and_not_replaced(member: Member, damage: str)
         member.obtain()
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", "3"])
+def test_a_damaged_record_is_named_and_not_replaced(member: Member, damage: str) -> None:
+    member.obtain()
+    (member.folder / RECORD).write_text(damage)
+    with pytest.raises(SourceError, match=rf"{RECORD}: damaged; delete .* to train it again"):
+        member.obtain()
+    assert (member.folder / RECORD).read_text() == damage
+
+
 def test_each_seed_and_recipe_has_its_own_folder(member: Member) -> None:
     longer = Member(replace(member.spec, training=replace(BRIEF, steps=4)))
     folders = {member.folder, Member(member.spec, seed=1).folder, longer.folder}
