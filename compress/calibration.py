@@ -11,10 +11,18 @@ from runtime.processing import Array
 def check_fits(method: str, dataset: Dataset, signature: Signature) -> None:
     """Refuse calibration data that a graph of this signature does not take. Raises StepError.
 
-    Tensors that only a graph has, such as a decoder's caches, are not the data's to give.
+    Integers of other widths are the quantizers' to widen. Tensors that only a graph has, such as a decoder's
+    caches, are not the data's to give.
     """
     for spec in signature.inputs:
-        if (array := dataset.train.inputs.get(spec.name)) is not None and not _fits(spec, array.shape):
+        if (array := dataset.train.inputs.get(spec.name)) is None:
+            continue
+        if "f" in (array.dtype.kind, np.dtype(spec.dtype).kind) and array.dtype != spec.dtype:
+            raise StepError(
+                f"{method}: calibration data '{spec.name}' of {dataset.name} is {array.dtype}, and the graph "
+                f"takes {spec.dtype}; give data of that type"
+            )
+        if not _fits(spec, array.shape):
             axes = ", ".join(map(str, spec.shape))
             raise StepError(
                 f"{method}: calibration data '{spec.name}' of {dataset.name} has shape {list(array.shape)}, "

@@ -17,8 +17,8 @@ SIGNATURE = Signature(
 )
 
 
-def dataset(*shape: int) -> Dataset:
-    split = Split({"image": np.zeros(shape, np.float32)}, None)
+def dataset(*shape: int, dtype: str = "float32") -> Dataset:
+    split = Split({"image": np.zeros(shape, dtype)}, None)
     return Dataset("pictures", "image-classification", "", (), TensorProcessing(), lambda name: split)
 
 
@@ -34,6 +34,13 @@ def test_data_of_another_shape_is_refused_with_both_shapes(shape: tuple[int, ...
     )
     with pytest.raises(StepError, match=expected):
         check_fits("quantize", dataset(*shape), SIGNATURE)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "uint8"])
+def test_data_of_another_type_is_refused_with_both_types(dtype: str) -> None:
+    expected = f"'image' of pictures is {dtype}, and the graph takes float32; give data of that type"
+    with pytest.raises(StepError, match=expected):
+        check_fits("quantize", dataset(5, 3, 8, 8, dtype=dtype), SIGNATURE)
 
 
 def test_rows_are_drawn_once_each_by_seed_and_no_more_than_there_are() -> None:
