@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from compress.errors import RecipeError
 from compress.finetune import check_teaching
@@ -49,6 +59,13 @@ class Recipe(_Config):
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     steps: tuple[SerializeAsAny[StepConfig], ...] = ()
     gate: GateConfig = GateConfig()
+
+    @field_validator("full")
+    @classmethod
+    def _trains(cls, full: bool, info: ValidationInfo) -> bool:
+        if full and not str(info.data.get("model", "zoo:")).startswith("zoo:"):
+            raise PydanticCustomError("full", "trains members of the zoo only; leave it out")
+        return full
 
     @property
     def variant_name(self) -> str:

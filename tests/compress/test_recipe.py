@@ -68,6 +68,7 @@ def test_a_recipe_is_read_whole() -> None:
             (GOOD, STUDENT.replace("}}}", "}}, training: {label_smoothing: 0.1}}")),
             "r.yaml:3: 'training': a teacher's soft targets take the place of smoothed ones",
         ),
+        ((GOOD, "model: onnx:x\nfull: true"), "r.yaml:2: 'full': trains members of the zoo only"),
         ((GOOD, "model: zoo:x\nname: x-"), "r.yaml:2: 'name': String should match pattern"),
     ],
 )
