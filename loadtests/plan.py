@@ -210,8 +210,11 @@ def _sized(
     return first
 
 
-def _turns(call: Call) -> int:
-    return 1 if call.then is None else 1 + _turns(call.then)
+def _turns(call: Call | None) -> int:
+    count = 0
+    while call is not None:
+        count, call = count + 1, call.then
+    return count
 
 
 def _conducts(request: Request) -> dict[Manner, Conduct]:

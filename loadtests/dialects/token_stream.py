@@ -13,6 +13,9 @@ from loadtests.dialects.exchange import Answer, excerpt, parse_object
 from loadtests.dialects.sse import EventParser
 from loadtests.errors import BadAnswer
 
+# No answer is as long; a recording has four bytes for the number.
+MOST_TOKENS = 2**31
+
 TextOf = Callable[[dict[str, Any]], str | None]
 
 
@@ -45,7 +48,7 @@ class TokenStream:
         return Answer(tuple(self._token_times), tokens, "".join(self._texts))
 
     def _take(self, event: dict[str, Any], data: bytes, arrived: float) -> None:
-        if "error" in event:
+        if event.get("error"):
             raise BadAnswer("error_in_stream", excerpt(data))
         if text := self._text_of(event):
             self._token_times.append(arrived)
@@ -54,9 +57,9 @@ class TokenStream:
 
 
 def completion_tokens(document: dict[str, Any]) -> int | None:
-    """What the server says it generated; None when it does not say."""
+    """What the server says it generated; None when it does not say, or no number that can be."""
     match document:
-        case {"usage": {"completion_tokens": int(tokens)}}:
+        case {"usage": {"completion_tokens": int(tokens)}} if 0 <= tokens < MOST_TOKENS:
             return tokens
     return None
 

@@ -57,6 +57,17 @@ def test_the_servers_usage_counts_the_tokens_where_it_is_given():
     assert read(token("ab"), token("cde"), usage, b"data: [DONE]\n\n").tokens == 5
 
 
+@pytest.mark.parametrize("count", [-5, 10**13, None, 1.5])
+def test_a_usage_that_can_be_no_count_is_not_believed(count):
+    usage = event({"choices": [], "usage": {"completion_tokens": count}})
+    assert read(token("ab"), token("cde"), usage, b"data: [DONE]\n\n").tokens == 2
+
+
+def test_an_error_of_null_is_none():
+    chunk = event({"error": None, "choices": [{"text": "a"}]})
+    assert read(chunk, b"data: [DONE]\n\n").tokens == 1
+
+
 @pytest.mark.parametrize(
     ("chunks", "kind"),
     [
