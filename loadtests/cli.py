@@ -266,9 +266,13 @@ def _each(url: str) -> Any:
 def _check(paths: dict[str, Path | None]) -> None:
     from loadtests.output import check_writable
 
-    for option, path in paths.items():
-        if path is not None:
-            check_writable(path, option)
+    given = {option: path for option, path in paths.items() if path is not None}
+    for option, path in given.items():
+        check_writable(path, option)
+        if other := next(
+            (o for o, p in given.items() if o != option and p.resolve() == path.resolve()), None
+        ):
+            raise InvalidOption(f"{option} {path}: {other} is to be written there, too")
 
 
 def _deliver_run(result: "Result", as_json: bool, quiet: bool, paths: dict[str, Path | None]) -> None:

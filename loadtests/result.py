@@ -23,7 +23,6 @@ from loadtests.objectives import limits_per_request
 from loadtests.recording import Recording
 from loadtests.samples import Samples
 from loadtests.scenario import Scenario
-from loadtests.schedule import OnOffArrivals, StagedArrivals, TraceArrivals
 from loadtests.server import Server
 from loadtests.steady import Steady
 from loadtests.summary import Summary, Window, planned_in, summarise
@@ -159,7 +158,7 @@ def assemble(
 
 def find_steady(scenario: Scenario, samples: Samples) -> Steady | None:
     """Where latencies settled after the warm-up. A load that changes on purpose has no steady state."""
-    if isinstance(scenario.arrivals, OnOffArrivals | StagedArrivals | TraceArrivals):
+    if schedule.changes(scenario.arrivals):
         return None
     found = samples.take(samples.good & (samples.planned_ms >= scenario.fixed_warmup * 1e3))
     return steady.find(found.planned_ms, found.latency_ms)

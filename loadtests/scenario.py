@@ -96,6 +96,12 @@ class Scenario(Config):
         return self
 
     @model_validator(mode="after")
+    def _settles(self) -> Self:
+        if self.warmup == "auto" and schedule.changes(self.arrivals):
+            raise complaint(f"{self.arrivals.kind} arrivals never settle; give seconds", at=("warmup",))
+        return self
+
+    @model_validator(mode="after")
     def _trace_fits_the_mix(self, info: ValidationInfo) -> Self:
         if not isinstance(self.arrivals, TraceArrivals) or is_recorded(info):
             return self

@@ -5,6 +5,7 @@ before asking again, which is what a batch job does and what hides a server's st
 the moment its user was ready to ask. MLPerf's four scenarios go by their names.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -116,8 +117,9 @@ class TraceArrivals(Config):
     def lines(self) -> list[trace.Line]:
         return trace.read(self.file)
 
-    @property
+    @cached_property
     def times(self) -> NDArray[np.float64]:
+        """In seconds. Kept, unlike the lines, which a long trace has too many of."""
         scale = (0.001 if self.unit == "ms" else 1.0) / self.speed
         return np.array([line.time for line in self.lines]) * scale
 
@@ -160,6 +162,11 @@ class Offline(Config):
 Open = PoissonArrivals | ConstantArrivals | GammaArrivals | OnOffArrivals | StagedArrivals | TraceArrivals
 Closed = ClosedArrivals | SingleStream | MultiStream | Offline
 Arrivals = Annotated[Open | Closed, Field(discriminator="kind")]
+
+
+def changes(chosen: Arrivals) -> bool:
+    """Whether the load changes on purpose, so that no run of it is steady."""
+    return isinstance(chosen, OnOffArrivals | StagedArrivals | TraceArrivals)
 
 
 def own_length(chosen: Arrivals) -> float | None:

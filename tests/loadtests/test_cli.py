@@ -274,6 +274,10 @@ async def plain(request):
         (["merge", "nowhere.json"], "cannot read nowhere.json"),
         (["report", "nowhere.json"], "cannot read nowhere.json"),
         (["digits", "--url", "http://a", "--html", "/nowhere/a.html"], "--html /nowhere/a.html: not a file"),
+        (
+            ["digits", "--url", "http://a", "--out", "x", "--html", "x"],
+            "--out x: --html is to be written there",
+        ),
         (["quick", "here"], "URL here: an address looks like"),
         (["search", "digits", "--url", "http://127.0.0.1:9", "--rate", "0.01"], "start higher"),
     ],

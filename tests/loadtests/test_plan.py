@@ -12,6 +12,7 @@ from loadtests.errors import InvalidOption, InvalidScenario
 from loadtests.plan import WHOLE, Shard
 from loadtests.sample import Manner
 from loadtests.scenario import Scenario
+from loadtests.schedule import TraceArrivals
 
 MIX = [
     {"dialect": "openai-completions", "model": "m", "prompts": ["a", "b", "c"], "weight": 3},
@@ -110,6 +111,21 @@ def test_clients_leave_and_dawdle_at_the_shares_that_were_set():
         assert (plan.manner == manner).mean() == pytest.approx(share, abs=0.02)
     cancelled = int(np.flatnonzero(plan.manner == Manner.CANCEL)[0])
     assert plan.conduct(cancelled).cancel_after == 0.5
+
+
+def test_a_conversation_may_be_as_long_as_it_likes():
+    chat = {"dialect": "openai-chat", "model": "m", "prompts": ["a"], "turns": 1100}
+    plan = draw(build(arrivals={"kind": "closed", "users": 1, "requests": 1}, duration=None, mix=[chat]))
+    assert len(plan) == 1100
+
+
+def test_the_times_of_a_trace_are_read_once(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("time\n0\n1\n3\n", encoding="utf-8")
+    arrivals = TraceArrivals(kind="trace", file=path, speed=2)
+    assert arrivals.times.tolist() == [0, 0.5, 1.5]
+    path.unlink()
+    assert 1.5 < arrivals.length < 1.6
 
 
 def test_a_trace_gives_times_sizes_and_entries(tmp_path):

@@ -57,6 +57,11 @@ def test_a_good_scenario_loads_and_cannot_be_changed(scenario_file):
         ("shape: [1, 1, 32, 32]", "shape: [2], data: [1]", "11: mix[1].inputs[0].data: 1 values do not"),
         ("mix:", "mix: [", "4: not YAML"),
         (
+            "poisson, rate: 20}\nduration: 10",
+            "stages, stages: [{rate: 1, duration: 9}]}\nwarmup: auto",
+            "2: warmup: stages arrivals never settle; give seconds",
+        ),
+        (
             "prompts: [hello]",
             "generated: {word: 3}",
             "6: mix[0].generated.word: unknown key 'word'; did you mean",
