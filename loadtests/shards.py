@@ -60,11 +60,14 @@ def run(scenario: Scenario, url: str, count: int, start_at: float | None = None)
         generators = [_start(path, url, f"{index}/{count}", start, out) for index, out in enumerate(outs)]
         with progress.showing(lambda: standing.read([_told(out) for out in outs]), scenario.span):
             interrupted = _wait(generators)
-        complaints = [process.stderr.read() for process, _ in generators if process.stderr]
-        if not all(out.exists() for out in outs):
-            if interrupted:
-                raise KeyboardInterrupt
-            raise LoadTestError(_first_error(complaints))
+            failed = list(filter(_failed, generators))
+            _end(generators)
+        if failed:
+            raise LoadTestError(
+                _first_error([process.stderr.read() for process, _ in failed if process.stderr])
+            )
+        if interrupted and not all(out.exists() for out in outs):
+            raise KeyboardInterrupt
         return merge([read_run(out) for out in outs])
 
 
@@ -123,21 +126,21 @@ def _told(out: Path) -> Path:
 
 
 def _wait(generators: Sequence[Generator]) -> bool:
-    """Until all have ended; whether a Ctrl-C was why. It goes on to them: each writes what it has measured.
-
-    One that ends without a result ends the others too, since nothing would come of them.
-    """
-    interrupted = False
+    """Until all have ended, or one has without a result, or a Ctrl-C, which is True."""
     try:
         while any(map(_goes_on, generators)) and not any(map(_failed, generators)):
             time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
-        interrupted = True
+        return True
+    return False
+
+
+def _end(generators: Sequence[Generator]) -> None:
+    """Ctrl-C for those that still go on: each writes what it has measured, where there is anything."""
     for process, _ in filter(_goes_on, generators):
         process.send_signal(signal.SIGINT)
     for process, _ in generators:
         process.wait()
-    return interrupted
 
 
 def _goes_on(generator: Generator) -> bool:

@@ -1,8 +1,7 @@
 """Clients of feed-forward models that hang up while others are before them: their rows are not computed.
 
 Text is watched in any case (`disconnect.py`), for it takes long. A model that answers in a millisecond is
-not: to watch a connection costs two tasks, some 50 us, and whoever leaves within so short a time is answered
-anyway.
+not: to watch a connection costs a task, and whoever leaves within so short a time is answered anyway.
 """
 
 from collections.abc import Coroutine

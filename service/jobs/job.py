@@ -106,7 +106,7 @@ class Job:
             process = psutil.Process(recorded["pid"])
             same = abs(since_boot(process) - recorded["since_boot"]) < _TICK_SECONDS
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except (OSError, psutil.Error):
+        except (OSError, KeyError, psutil.Error):  # no file, an older version's, no process
             return None
 
     def log(self) -> str:

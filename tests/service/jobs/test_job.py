@@ -42,8 +42,9 @@ def test_a_clock_that_is_set_loses_no_job(jobs, monkeypatch):
 
 def test_another_process_of_that_number_is_not_the_jobs(jobs):
     running = jobs.find("running")
-    running.write("runner.json", json.dumps({"pid": os.getpid(), "since_boot": 1.0}))
-    assert running.state() == "interrupted"
+    for record in ({"pid": os.getpid(), "since_boot": 1.0}, {"pid": os.getpid(), "started": 1.0}):
+        running.write("runner.json", json.dumps(record))
+        assert running.state() == "interrupted"
 
 
 def test_a_job_is_thrown_away_once_and_nobody_finds_half_of_it(jobs):
