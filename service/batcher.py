@@ -159,6 +159,8 @@ class Batcher:
 
     def restart(self) -> None:
         """Give up the batches that run; their threads are left to end by themselves."""
+        metrics.ENGINE_RESTARTS.labels(self.manifest.tag).inc()
+        self.health.failed()
         for flight in self._running.values():
             for job in flight.jobs:
                 job.fail(ModelFailed(f"{self.manifest.tag} stalled and was restarted; try again"))

@@ -181,10 +181,9 @@ class Engine:
             raise ModelFailed(f"{self.manifest.tag} cannot generate a token; what was served before still is")
 
     def forget(self, request_id: str, *, finished: bool) -> None:
-        """Take no more events for a request; its client has left, unless its answer is finished."""
+        """Take no more events for a request; it is cancelled, unless its answer is finished."""
         self._drop(request_id)
         if not finished:
-            metrics.CANCELLATIONS.labels(self.manifest.tag).inc()
             self._cancel(request_id)
 
     def end(self, request_id: str) -> None:

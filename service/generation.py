@@ -43,7 +43,9 @@ class Generation:
         )
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
+            metrics.CANCELLATIONS.labels(self.engine.manifest.tag).inc(len(self._live))
         for index in tuple(self._live.values()):
             self.drop(index)
 

@@ -86,7 +86,7 @@ PREFIX_HITS = _counter("prefix_cache_hits", "Prompt tokens found in the prefix c
 PREEMPTIONS = _counter("num_preemptions", "Sequences set back for want of KV memory.", "model")
 DRAFT_TOKENS = _counter("spec_decode_num_draft_tokens", "Tokens proposed by speculation.", "model")
 ACCEPTED_TOKENS = _counter("spec_decode_num_accepted_tokens", "Proposed tokens that were right.", "model")
-ENGINE_RESTARTS = _counter("engine_restarts", "Engines restarted because they stalled.", "model")
+ENGINE_RESTARTS = _counter("engine_restarts", "Models restarted because they stalled.", "model")
 
 MODEL_LOAD_SECONDS = Gauge(
     "modelpress_model_load_seconds", "Time it took to load a model.", ["model"], multiprocess_mode="livemax"

@@ -97,6 +97,8 @@ class Stepper:
     def _serve(self, scheduler: Scheduler) -> bool:
         """Step until told to stop, or until the scheduler fails and is not to be trusted: True."""
         try:
+            # Of the one before, nothing runs or waits any more.
+            self._figures.note(scheduler)
             while self._obey(scheduler):
                 self._untold += scheduler.step()
                 if self._abandoned:

@@ -8,6 +8,7 @@ from threading import Event, get_ident
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from runtime.bundle import Bundle
 from runtime.errors import InputError
@@ -271,6 +272,10 @@ class Hanging:
         return self._model.run_checked(inputs)
 
 
+def restarts() -> float:
+    return REGISTRY.get_sample_value("modelpress_engine_restarts_total", {"model": "digits-tiny"}) or 0.0
+
+
 def test_a_run_that_hangs_is_given_up_and_the_next_ones_work(model):
     async def main() -> None:
         hanging, pool = Hanging(model), Pool(1, 1)
@@ -278,7 +283,9 @@ def test_a_run_that_hangs_is_given_up_and_the_next_ones_work(model):
         stuck = asyncio.create_task(batcher.run(image(0)))
         while batcher.stuck_for() <= 0:
             await asyncio.sleep(0.001)
+        before = restarts()
         batcher.restart()
+        assert (restarts() - before, batcher.health.failures_in_a_row) == (1, 1)
         with pytest.raises(ModelFailed, match="stalled"):
             await stuck
         hanging.go.set()

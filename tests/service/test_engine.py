@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from runtime.model import TextModel, load_model
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler, TokenEvent
 from service import context, heartbeat
-from service.completion import requests
+from service.completion import complete, requests
 from service.context import RequestContext
 from service.engine import Engine
 from service.errors import ModelFailed, TooBusy
@@ -134,11 +135,13 @@ def test_a_batch_that_never_fits_is_the_clients_mistake(model):
 
 def test_a_prompt_that_cannot_run_fails_alone(model):
     async def test(engine: Engine) -> None:
+        before = counted("cancellations")
         bad, good = await asyncio.gather(
             tokens(engine, [1] * 20_000), tokens(engine, [1]), return_exceptions=True
         )
         assert isinstance(bad, PromptTooLong)
         assert len(good) == 6
+        assert counted("cancellations") == before
 
     run(model, test)
 
@@ -159,6 +162,16 @@ def test_leaving_frees_the_slots_after_the_step_that_is_running(model):
     run(stepped, test)
 
 
+def test_whoever_leaves_is_counted_for_each_answer_that_was_not_whole(model):
+    async def test(engine: Engine) -> None:
+        before = counted("cancellations")
+        async with aclosing(complete(engine, requests([[1], [2]], LONG))) as pieces:
+            await anext(pieces)
+        assert counted("cancellations") == before + 2
+
+    run(model, test)
+
+
 def test_a_dropped_prompt_leaves_the_others_alone(model):
     async def test(engine: Engine) -> None:
         events: list[TokenEvent] = []
@@ -175,6 +188,7 @@ def test_a_step_that_raises_fails_its_requests_and_the_next_ones_run(model):
     async def test(engine: Engine) -> None:
         failed = await asyncio.gather(tokens(engine, [1]), tokens(engine, [2]), return_exceptions=True)
         assert [type(error) for error in failed] == [ModelFailed, ModelFailed]
+        await until(lambda: gauge("num_requests_running") == gauge("num_requests_waiting") == 0)
         assert len(await tokens(engine, [1])) == 6
         assert not engine.failed
 
