@@ -61,7 +61,8 @@ def run(scenario: Scenario, url: str, count: int, start_at: float | None = None)
         with progress.showing(lambda: standing.read([_told(out) for out in outs]), scenario.span):
             interrupted = _wait(generators)
             failed = list(filter(_failed, generators))
-            _end(generators)
+            # Of a run that failed nothing is kept. A program in the background may be deaf to Ctrl-C.
+            _end(generators, signal.SIGTERM if failed else signal.SIGINT)
         if failed:
             raise LoadTestError(
                 _first_error([process.stderr.read() for process, _ in failed if process.stderr])
@@ -135,10 +136,10 @@ def _wait(generators: Sequence[Generator]) -> bool:
     return False
 
 
-def _end(generators: Sequence[Generator]) -> None:
-    """Ctrl-C for those that still go on: each writes what it has measured, where there is anything."""
+def _end(generators: Sequence[Generator], how: signal.Signals) -> None:
+    """Those that still go on. At Ctrl-C each writes what it has measured, where there is anything."""
     for process, _ in filter(_goes_on, generators):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
     for process, _ in generators:
         process.wait()
 
