@@ -143,6 +143,11 @@ class Batcher:
         """How full the queue is, from 0 to 1."""
         return self._waiting.pressure
 
+    @property
+    def running(self) -> bool:
+        """Whether a batch is under way in a thread; while none is, nobody waits for longer than a turn."""
+        return bool(self._running)
+
     def stuck_for(self) -> float:
         """Seconds by which the oldest running batch is late; 0 while none is."""
         now = asyncio.get_running_loop().time()

@@ -23,6 +23,6 @@ async def unless_left(receive: Receive, model: Batcher, work: Coroutine[Any, Any
 
     The request's body must have been read.
     """
-    if max(model.backlog, model.stuck_for()) < WATCH_SECONDS:
+    if not model.running or max(model.backlog, model.stuck_for()) < WATCH_SECONDS:
         return await work
     return await while_connected(receive, work)

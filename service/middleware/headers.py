@@ -2,10 +2,14 @@
 
 from starlette.types import Scope
 
+# Several layers ask, mostly for what is not there: they look into a dictionary that the first of them makes.
+_KEY = "modelpress.headers"
+
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The first value of a header; `name` in lower case."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value, "latin-1")
-    return None
+    headers: dict[bytes, bytes] | None = scope.get(_KEY)
+    if headers is None:
+        headers = scope[_KEY] = dict(reversed(list(scope["headers"])))
+    value = headers.get(name)
+    return None if value is None else str(value, "latin-1")
