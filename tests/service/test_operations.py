@@ -22,7 +22,8 @@ from runtime.bundle import write_bundle
 from service.keys import new_key
 from tests.service.conftest import write_digits
 
-STREAM = {"model": "chatter-tiny", "prompt": "a", "max_tokens": 16_000, "stream": True}
+# Several answers at once: what nobody reads yet must not fit into the sockets' buffers and be over.
+STREAM = {"model": "chatter-tiny", "prompt": "a", "max_tokens": 16_000, "stream": True, "n": 2}
 PREDICT = "/predict/digits-tiny"
 PIXELS = {"pixels": [[255]]}
 
