@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from compress.errors import OutputError, RecipeError
-from runtime.bundle import MANIFEST, Bundle, write_bundle
+from runtime.bundle import MANIFEST, Bundle, replace_folder, write_bundle
 from runtime.errors import BundleDamaged, BundleError, BundleNotFound
 from runtime.suggest import nearest
 
@@ -73,21 +73,6 @@ def publish(measured: Bundle) -> tuple[str, Bundle]:
         replace_folder(store / made.relative_to(Path(folder) / "models"), made)
     (store / manifest.tag / "latest").write_text(manifest.version)
     return tag, Bundle.open(bentoml.models.get(tag).path)
-
-
-def replace_folder(target: Path, new: Path) -> None:
-    """Rename `new` to `target`, and what stands there to nothing; it stays where that fails."""
-    old = new.with_name(f".{new.name}.replaced")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def published() -> Iterator[Bundle]:

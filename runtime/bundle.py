@@ -61,12 +61,25 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path]) ->
         sealed = manifest.model_copy(update={"files": records}).sealed()
         (staging / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n")
         staging.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
+        replace_folder(target, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Bundle(target, sealed)
+
+
+def replace_folder(target: Path, new: Path) -> None:
+    """Rename `new` to `target`, and what stands there to nothing; it stays where that fails."""
+    old = new.with_name(f".{new.name}.replaced")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def file_record(path: Path) -> FileRecord:

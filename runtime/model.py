@@ -19,6 +19,7 @@ from runtime.pacing import measured_chunk
 from runtime.phases import open_phases
 from runtime.prefix_cache import PrefixCache
 from runtime.processing import MAX_PIXELS, Array, load_tokenizer
+from runtime.request import check_tokens
 from runtime.sampling import SamplingParams
 from runtime.scheduler import PREFILL_CHUNK, Request, Scheduler
 from runtime.session import open_session
@@ -90,8 +91,7 @@ class TextModel:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """A prompt's text. Raises InputError for a token that does not exist."""
-        if not all(0 <= token < self.graph.vocab_size for token in tokens):
-            raise InputError(f"a prompt token is outside the vocabulary of {self.graph.vocab_size}")
+        check_tokens(tokens, self.graph.vocab_size)
         return str(self.tokenizer.decode(tokens))
 
     @cached_property

@@ -1,9 +1,11 @@
 """What goes into a scheduler and what comes out: requests, token events, figures."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from runtime.constraint import Constraint
+from runtime.errors import InputError
 from runtime.logprobs import TokenLogprob
 from runtime.sampling import SamplingParams
 
@@ -25,6 +27,12 @@ class Request:
     constraint: Constraint | None = None
     adapter: str | None = None
     salt: str = ""
+
+
+def check_tokens(prompt: Iterable[int], vocabulary: int) -> None:
+    """Raise InputError for a token that does not exist."""
+    if not all(0 <= token < vocabulary for token in prompt):
+        raise InputError(f"a prompt token is outside the vocabulary of {vocabulary}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from runtime.logprobs import TokenLogprob, logprobs
 from runtime.penalties import penalize
 from runtime.prefix_cache import PrefixCache
 from runtime.processing import Array
-from runtime.request import FinishReason, Request, SchedulerStatistics, TokenEvent
+from runtime.request import FinishReason, Request, SchedulerStatistics, TokenEvent, check_tokens
 from runtime.sampling import Sampler
 from runtime.sequence import Sequence
 from runtime.speculation import Proposer, Speculation
@@ -119,8 +119,7 @@ class Scheduler:
                 f"the prompt has {len(request.prompt)} tokens and {self._room_said()}; "
                 f"shorten it to at most {self._longest_prompt}"
             )
-        if not all(0 <= token < vocabulary for token in request.prompt):
-            raise InputError(f"a prompt token is outside the vocabulary of {vocabulary}")
+        check_tokens(request.prompt, vocabulary)
         if not all(0 <= token < vocabulary for token in request.params.logit_bias):
             raise InputError(f"a token of logit_bias is outside the vocabulary of {vocabulary}")
         adapter = self._adapters.find(request.adapter)

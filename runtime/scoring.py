@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.errors import InputError, PromptTooLong
+from runtime.errors import PromptTooLong
 from runtime.logprobs import TokenLogprob, logprobs
 from runtime.model import TextModel
+from runtime.request import check_tokens
 
 # 512 MiB of float32 logits.
 MAX_LOGITS = 2**27
@@ -40,5 +41,4 @@ def _check(model: TextModel, prompt: Sequence[int]) -> None:
     limit = min(model.graph.context_length, MAX_LOGITS // vocabulary)
     if len(prompt) > limit:
         raise PromptTooLong(f"the prompt has {len(prompt)} tokens; at most {limit} can be scored at once")
-    if not all(0 <= token < vocabulary for token in prompt):
-        raise InputError(f"a prompt token is outside the vocabulary of {vocabulary}")
+    check_tokens(prompt, vocabulary)

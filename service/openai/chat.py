@@ -113,7 +113,7 @@ async def chat_completions(request: Request) -> ASGIApp:
 
 
 def _prepare(engine: Engine, adapter: str | None, body: ChatBody) -> list[Asked]:
-    """Render, tokenize and compile grammars: all in a thread."""
+    """Render, tokenize and compile grammars: in a thread, unless that is little."""
     prompt = engine.model.encode_chat([message.plain() for message in body.messages])
     top = body.top_logprobs if body.logprobs else None
     return body.draw(engine, adapter, [prompt], body.room(engine, prompt), top)

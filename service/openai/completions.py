@@ -110,7 +110,7 @@ async def completions(request: Request) -> ASGIApp:
 def _prepare(
     engine: Engine, adapter: str | None, body: CompletionBody
 ) -> tuple[list[list[int]], list[Asked], list[Echo]]:
-    """Tokenize, compile grammars, and score what is to be echoed with log-probabilities: all in a thread."""
+    """Tokenize, compile grammars, and score what is to be echoed: in a thread, unless that is little."""
     model, limit = engine.model, body.max_tokens
     engine.check_count(len(body.prompt) * body.n)
     prompts = [model.encode(each) if isinstance(each, str) else each for each in body.prompt]

@@ -107,7 +107,7 @@ class SamplingBody(Body):
     ) -> list[Request]:
         """The `n` requests for each prompt: the seed counts up, so that the answers differ.
 
-        Compiles the grammar of `response_format`: call it in a thread. Raises InputError.
+        Compiles the grammar of `response_format`: where there is one, call it in a thread. Raises InputError.
         """
         form = self.response_format.constraint(engine)
         return [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import OutputError
-from compress.publish import check_folder, export_folder, find, newest, publish, replace_folder
+from compress.publish import check_folder, export_folder, find, newest, publish
 from runtime.bundle import Bundle, write_bundle
 from runtime.errors import BundleDamaged, BundleNotFound
 
@@ -100,19 +100,6 @@ def test_a_bundle_is_whole_as_soon_as_it_is_there(text_bundle: Bundle, tmp_path:
             time.sleep(0.0001)
         process.kill()
     assert Bundle.open(place).manifest.files == large.manifest.files
-
-
-def test_what_was_published_stays_where_its_successor_fails(tmp_path: Path) -> None:
-    target = tmp_path / "store" / "name" / "version"
-    target.mkdir(parents=True)
-    (target / "file").write_text("old")
-    with pytest.raises(FileNotFoundError):
-        replace_folder(target, tmp_path / "never-made")
-    assert (target / "file").read_text() == "old"
-    (tmp_path / "made").mkdir()
-    replace_folder(target, tmp_path / "made")
-    assert list(target.iterdir()) == []
-    assert list(tmp_path.iterdir()) == [tmp_path / "store"]
 
 
 def test_what_is_no_bundle_is_not_replaced(text_bundle: Bundle, tmp_path: Path) -> None:

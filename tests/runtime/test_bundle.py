@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.bundle import MANIFEST, Bundle, write_bundle
+from runtime.bundle import MANIFEST, Bundle, replace_folder, write_bundle
 from runtime.errors import BundleDamaged, BundleNotFound
 from runtime.manifest import FeedForwardGraph, Lineage, Manifest, Signature, StepRecord, TensorSpec
 
@@ -102,6 +102,19 @@ def test_a_failed_write_leaves_what_was_there(bundle: Bundle, manifest: Manifest
         write_bundle(bundle.path, manifest, {"model.onnx": tmp_path / "nowhere"})
     assert Bundle.open(bundle.path).manifest == bundle.manifest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "graph"]
+
+
+def test_a_folder_stays_where_its_successor_fails(tmp_path: Path) -> None:
+    target = tmp_path / "store" / "name" / "version"
+    target.mkdir(parents=True)
+    (target / "file").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(target, tmp_path / "never-made")
+    assert (target / "file").read_text() == "old"
+    (tmp_path / "made").mkdir()
+    replace_folder(target, tmp_path / "made")
+    assert list(target.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "store"]
 
 
 def test_a_file_that_the_manifest_does_not_name_is_not_given(bundle: Bundle) -> None:
