@@ -57,3 +57,8 @@ class TrainingInterrupted(TrainingError):
     """The user stopped the training; its checkpoint is saved. The command line exits with `exit_code`."""
 
     exit_code = 130
+
+
+def one_line(error: BaseException, most: int) -> str:
+    """What an error of other code says, its line breaks gone, in at most so many characters."""
+    return " ".join(str(error).split())[:most]

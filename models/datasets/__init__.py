@@ -15,7 +15,7 @@ from types import ModuleType
 
 from models.datasets import files
 from models.datasets.dataset import IGNORED, Dataset, Split, SplitName, View
-from models.errors import DataError
+from models.errors import DataError, one_line
 from runtime.suggest import nearest
 
 __all__ = ["IGNORED", "Dataset", "Split", "View", "dataset_fingerprint", "load_dataset"]
@@ -67,10 +67,8 @@ def _readable(name: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"data set '{name}' cannot be read ({type(error).__name__}: {reason}); copy its files again"
-        ) from error
+        reason = f"{type(error).__name__}: {one_line(error, 200)}"
+        raise DataError(f"data set '{name}' cannot be read ({reason}); copy its files again") from error
 
 
 def _module(name: str) -> ModuleType:

@@ -21,7 +21,7 @@ import numpy as np
 
 from models.datasets import Dataset, Split, load_dataset
 from models.datasets.dataset import SplitName
-from models.errors import SourceError
+from models.errors import SourceError, one_line
 from models.sources.source import SourceModel, bundle_name
 from models.storage import arrays_digest, digest, file_digest, versions
 
@@ -110,8 +110,8 @@ def _named(place: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SourceError(f"py:{place} failed: {type(error).__name__}: {reason}") from error
+        reason = f"{type(error).__name__}: {one_line(error, 300)}"
+        raise SourceError(f"py:{place} failed: {reason}") from error
 
 
 def _found(module: str, place: str) -> str:

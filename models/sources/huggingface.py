@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.datasets import View
-from models.errors import MissingExtra, SourceError
+from models.errors import MissingExtra, SourceError, one_line
 from models.sources.processing import generation_processing, image_processing, read_json, text_processing
 from models.sources.source import SourceModel, attach, bundle_name
 from models.storage import digest, file_digest, versions
@@ -103,9 +103,9 @@ def _as_transformers_writes(folder: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise SourceError(
-            f"{folder}: its configuration holds a value of a wrong kind ({reason}); save the model again"
+            f"{folder}: its configuration holds a value of a wrong kind ({one_line(error, 200)}); "
+            "save the model again"
         ) from None
 
 
