@@ -22,8 +22,8 @@ from runtime.bundle import write_bundle
 from service.keys import new_key
 from tests.service.conftest import write_digits
 
-# Several answers at once: what nobody reads yet must not fit into the sockets' buffers and be over.
-STREAM = {"model": "chatter-tiny", "prompt": "a", "max_tokens": 16_000, "stream": True, "n": 2}
+# With much to each token: what nobody reads yet must not fit into the sockets' buffers and be over.
+STREAM = {"model": "chatter-tiny", "prompt": "a", "max_tokens": 16_000, "stream": True, "logprobs": 20}
 PREDICT = "/predict/digits-tiny"
 PIXELS = {"pixels": [[255]]}
 
@@ -183,7 +183,7 @@ def test_every_answer_says_which_variant_it_is_from(server):
 
 
 def test_sigterm_flips_readiness_refuses_new_work_and_lets_a_stream_finish(serve, bundles):
-    short = STREAM | {"max_tokens": 4000}
+    short = STREAM | {"max_tokens": 1500}
     with (
         serve(str(bundles / "chatter")) as server,
         server.http.stream("POST", "/v1/completions", json=short) as response,
