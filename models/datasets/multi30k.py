@@ -5,7 +5,7 @@ and 1,014 pairs). Sentences stand as they are written, in their own case. The te
 """
 
 import gzip
-from functools import cache
+import zlib
 from pathlib import Path
 
 from models.datasets.dataset import Dataset, Split, SplitName, View
@@ -43,7 +43,6 @@ def _names() -> list[str]:
     return [f"{name}.{language}.gz" for name in _FILES.values() for language in ("en", "de")]
 
 
-@cache
 def _pairs(split: SplitName) -> list[tuple[str, str]]:
     english, german = (_lines(data_file("multi30k", f"{_FILES[split]}.{each}.gz")) for each in ("en", "de"))
     if len(english) != len(german):
@@ -57,7 +56,7 @@ def _lines(path: Path) -> list[str]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             return stream.read().splitlines()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable .gz file of UTF-8 text ({error}); copy it again") from None
 
 

@@ -6,7 +6,6 @@ The tokenizer is learnt from the training sentences, in lower case. The trade-of
 say little of what words mean; it is a set to show a method on.
 """
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,6 @@ def open_dataset(view: View) -> Dataset:
     return Dataset("sentences", "embedding", identity, (), processing, load, {"tokenizer.json": tokenizer})
 
 
-@cache
 def _texts() -> list[str]:
     """Each sentence to learn from once, in the order of the files."""
     reviews = sst2.open_dataset(View()).train.raw or ()
