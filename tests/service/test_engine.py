@@ -36,6 +36,10 @@ def model(bundles: Path) -> TextModel:
     return load_model(Bundle.open(bundles / "chatter"))
 
 
+def _fail() -> list[TokenEvent]:
+    raise ArithmeticError
+
+
 class Breaking:
     """A model whose schedulers raise at the first step, or cannot be made after the first."""
 
@@ -49,7 +53,7 @@ class Breaking:
             raise MemoryError
         scheduler = self._model.scheduler(slots)
         if self._left:
-            scheduler.decoder = None
+            scheduler.step = _fail
         return scheduler
 
 
