@@ -191,15 +191,17 @@ def _characters(item: Any) -> int:
 def _check_tensor(tensor: Array, spec: TensorSpec, axes: dict[str, int]) -> None:
     if tensor.dtype != spec.dtype:
         raise InputError(f"input '{spec.name}' is {tensor.dtype}; send {spec.dtype}")
-    if tensor.ndim != len(spec.shape):
-        raise InputError(f"input '{spec.name}' has shape {list(tensor.shape)}; send {_shape(spec)}")
-    for axis, size in zip(spec.shape, tensor.shape, strict=True):
+    shape = tensor.shape
+    if len(shape) != len(spec.shape):
+        raise InputError(f"input '{spec.name}' has shape {list(shape)}; send {_shape(spec)}")
+    for axis, size in zip(spec.shape, shape, strict=True):
         wanted = axes.setdefault(axis, size) if isinstance(axis, str) else axis
         if size != wanted:
-            raise InputError(f"input '{spec.name}' has shape {list(tensor.shape)}; send {_shape(spec)}")
-    if tensor.size == 0:
-        raise InputError(f"input '{spec.name}' is empty (shape {list(tensor.shape)}); send at least one row")
-    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            raise InputError(f"input '{spec.name}' has shape {list(shape)}; send {_shape(spec)}")
+    if 0 in shape:
+        raise InputError(f"input '{spec.name}' is empty (shape {list(shape)}); send at least one row")
+    # For a row, numpy's `all` takes three times as long as a search for the byte that False is.
+    if tensor.dtype.kind == "f" and b"\0" in np.isfinite(tensor).tobytes():
         raise InputError(f"input '{spec.name}' holds NaN or infinite values; send finite numbers")
 
 
