@@ -156,9 +156,9 @@ class TextModel:
             raise InputError(f"{self.manifest.tag} reads a source and cannot draft; take a decoder alone")
         return DraftModel(self._decoder(slots=1))
 
-    def text_stream(self, stop: Sequence[str] = ()) -> TextStream:
-        """A fresh detokenizer for one answer."""
-        return TextStream(self.tokenizer, stop)
+    def text_stream(self, stop: Sequence[str] = (), prompt: Sequence[int] = ()) -> TextStream:
+        """A fresh detokenizer for one answer to `prompt`, which a decoder alone goes on from."""
+        return TextStream(self.tokenizer, stop, () if self.graph.encoder else prompt)
 
     def generate(
         self,
@@ -169,8 +169,8 @@ class TextModel:
     ) -> Iterator[str]:
         """Continue one prompt in process, giving the text piece by piece."""
         scheduler = self._schedule(self._decoder(slots=1))
-        stream = self.text_stream(stop)
         tokens = self.encode(prompt) if isinstance(prompt, str) else prompt
+        stream = self.text_stream(stop, tokens)
         scheduler.add(Request("", tokens, params, adapter=adapter))
         while scheduler.has_work and not stream.stopped:
             for event in scheduler.step():

@@ -73,7 +73,8 @@ async def complete(
     Tokens that came together are one piece: a client that is slower than the model gets fewer, longer ones.
     A request that can never be answered ends them all, or where `refused` is given stands there by its index.
     """
-    streams, said = [engine.model.text_stream(stop) for _ in asked], [0] * len(asked)
+    streams = [engine.model.text_stream(stop, request.prompt) for request in asked]
+    said = [0] * len(asked)
     async with Generation(engine, asked, refused) as generation:
         async for grown in generation:
             for index, latest in grown.items():
