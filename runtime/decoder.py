@@ -38,6 +38,8 @@ def cache_names(layers: int, when: str) -> list[str]:
 # Calls of one row and so few tokens, as drafts are proposed and checked in, are bound once: binding takes a
 # fifth of a millisecond, a small model's whole step less than one.
 FEW_TOKENS = 16
+# A row by itself is scored so many tokens at a time: attention takes memory for each times all before it.
+SCORED_TOKENS = 512
 
 # Gives the session of the graph that takes adapters; only called once there is an adapter.
 AdaptedSession = Callable[[], ort.InferenceSession]
@@ -207,18 +209,26 @@ def score(
     graph: DecoderGraph,
     input_ids: Array,
     more: Mapping[str, Array] = MappingProxyType({}),
+    chunk: int = SCORED_TOKENS,
 ) -> Array:
     """Logits after every token, float32 [batch, sequence, vocabulary], for input_ids int64 [batch, sequence].
 
     Runs the graph that ships, on a cache of its own: perplexity is measured on what is served. `more` are
-    further inputs, where the session is of the graph that takes adapters.
+    further inputs, where the session is of the graph that takes adapters. A single row is read by `chunk`
+    tokens; of several, the kernel takes more than one token only at once.
     """
     batch, length = input_ids.shape
-    logits = _empty_logits(graph, batch, length)
-    step = _Step(session, graph.file, graph, new_cache(graph, batch, length), length, logits, more)
-    step.input_ids[:] = input_ids
-    step.position_ids[:] = step.logit_positions[:] = np.arange(length)
-    return step.run(np.full(batch, length))
+    logits, cache = _empty_logits(graph, batch, length), new_cache(graph, batch, length)
+    width = chunk if batch == 1 else length
+    for start in range(0, length, width):
+        part = logits[:, start : start + width]
+        count = part.shape[1]
+        step = _Step(session, graph.file, graph, cache, count, part, more)
+        step.input_ids[:] = input_ids[:, start : start + count]
+        step.position_ids[:] = np.arange(start, start + count)
+        step.logit_positions[:] = np.arange(count)
+        step.run(np.full(batch, start + count))
+    return logits
 
 
 def new_cache(graph: DecoderGraph, batch: int, capacity: int) -> list[Array]:

@@ -154,7 +154,7 @@ class TextModel:
             )
         if self.graph.encoder:
             raise InputError(f"{self.manifest.tag} reads a source and cannot draft; take a decoder alone")
-        return DraftModel(self._decoder(slots=1))
+        return DraftModel(self._decoder(slots=1), target.graph.vocab_size)
 
     def text_stream(self, stop: Sequence[str] = (), prompt: Sequence[int] = ()) -> TextStream:
         """A fresh detokenizer for one answer to `prompt`, which a decoder alone goes on from."""

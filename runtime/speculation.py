@@ -20,6 +20,8 @@ from runtime.processing import Array
 
 # A proposal grows while all of it is accepted and shrinks to what was.
 FIRST_LENGTH, MAX_LENGTH = 4, 8
+# A draft reads so many tokens at a time: attention takes memory for each of them times all before.
+READ_TOKENS = 128
 # Of every PERIOD steps, both ways of decoding get TRIAL_STEPS; a pace is that of the last REMEMBERED_STEPS.
 # Until so many are known a period is shorter, because the first steps of each length bind their tensors.
 PERIOD, FIRST_PERIOD, TRIAL_STEPS, REMEMBERED_STEPS = 128, 24, 4, 32
@@ -134,25 +136,39 @@ def _number(tokens: Sequence[Any], vocab_size: int) -> Any:
 
 
 class DraftModel:
-    """A smaller decoder with the same vocabulary, with a one-slot cache of its own. It proposes greedily."""
+    """A smaller decoder with the same tokenizer, with a one-slot cache of its own. It proposes greedily.
 
-    def __init__(self, decoder: Decoder) -> None:
+    `vocab_size` is the target's. Models of one tokenizer may fill their tables up to different sizes: a token
+    that only one of the two has is neither read nor proposed.
+    """
+
+    def __init__(self, decoder: Decoder, vocab_size: int | None = None, chunk: int = READ_TOKENS) -> None:
         self._decoder = decoder
+        self._chunk = chunk
+        self._vocab_size = min(decoder.graph.vocab_size, vocab_size or decoder.graph.vocab_size)
         self._tokens: list[int] = []
 
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:
         """The draft's own continuation, as far as its context reaches."""
         count = min(count, self._decoder.graph.context_length - len(tokens))
-        if count < 1:
-            return []
         shared = _shared(self._tokens, tokens[:-1])
-        self._decoder.rewind(0, shared)
-        logits = self._decoder.prefill(0, np.asarray(tokens[shared:]))
-        proposed = [int(logits.argmax())]
+        if count < 1 or max(tokens[shared:]) >= self._vocab_size:
+            return []
+        proposed = [self._best(self._read(tokens, shared))]
         while len(proposed) < count:
-            proposed.append(int(self._decoder.decode(np.array(proposed[-1:]))[0].argmax()))
+            proposed.append(self._best(self._decoder.decode(np.array(proposed[-1:]))[0]))
         self._tokens = [*tokens, *proposed[:-1]]
         return proposed
+
+    def _read(self, tokens: Sequence[int], shared: int) -> Array:
+        """Logits after `tokens`, of which the cache holds the first `shared`."""
+        self._decoder.rewind(0, shared)
+        starts = range(shared, len(tokens), self._chunk)
+        chunks = [np.asarray(tokens[start : start + self._chunk]) for start in starts]
+        return [self._decoder.prefill(0, chunk) for chunk in chunks][-1]
+
+    def _best(self, logits: Array) -> int:
+        return int(logits[: self._vocab_size].argmax())
 
 
 class Speculation:

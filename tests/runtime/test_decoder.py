@@ -104,6 +104,16 @@ def test_work_per_step_does_not_grow_with_the_prompt(decoder_graph: Any, prompt:
     assert session.runs == [prompt] + [1] * 8
 
 
+def test_a_long_row_is_scored_part_by_part(decoder_graph: Any) -> None:
+    """Attention takes memory for every pair of a call's tokens: gigabytes for a long prompt in one go."""
+    path, graph = decoder_graph
+    session = TokenCountingSession(open_session(path, threads=1))
+    row = np.array([tokens(60)])
+    parts = score(session, graph, row, chunk=25)  # type: ignore[arg-type]
+    assert session.runs == [25, 25, 10]
+    np.testing.assert_allclose(parts, score(session.session, graph, row), rtol=1e-4, atol=1e-4)
+
+
 def test_the_cache_is_updated_in_place(decoder_graph: Any) -> None:
     decoder = make(decoder_graph, 2)
     decoder.prefill(0, np.array(tokens(4)))

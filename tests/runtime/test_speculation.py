@@ -100,6 +100,35 @@ def test_a_draft_proposes_its_own_greedy_continuation(decoder_graph: Any) -> Non
     assert draft.propose([1] * 64, 8) == []
 
 
+class NotingDecoder(Decoder):
+    """Notes how many tokens each call reads."""
+
+    def prefill(self, slot: int, tokens: Any, adapter: Any = None) -> Any:
+        self.read = [*getattr(self, "read", []), len(tokens)]
+        return super().prefill(slot, tokens, adapter)
+
+
+def test_a_draft_reads_a_long_prompt_part_by_part(decoder_graph: Any) -> None:
+    """Attention takes memory for every pair of a call's tokens: gigabytes for a long prompt in one go."""
+    path, graph = decoder_graph
+    decoder = NotingDecoder(open_session(path, threads=1), graph, 1)
+    parts = DraftModel(decoder, chunk=20).propose([*range(50)], 4)
+    assert decoder.read == [20, 20, 10]
+    assert DraftModel(Decoder(open_session(path, threads=1), graph, 1)).propose([*range(50)], 4) == parts
+
+
+def test_a_draft_leaves_out_what_only_one_of_two_vocabularies_has(decoder_graph: Any) -> None:
+    """Tables of one tokenizer are filled up to different sizes; a number beyond its own fails a graph."""
+    path, graph = decoder_graph
+    decoder = Decoder(open_session(path, threads=1), graph, 1)
+    larger = DraftModel(decoder, vocab_size=graph.vocab_size + 8)
+    assert larger.propose([1, graph.vocab_size + 3], 4) == []
+    smaller = DraftModel(decoder, vocab_size=10)
+    proposals = [smaller.propose([token, 1], 4) for token in range(10)]
+    assert {token for tokens in proposals for token in tokens} <= set(range(10))
+    assert smaller.propose([1, 10], 4) == []
+
+
 class Always:
     """Proposes the same again and again."""
 
