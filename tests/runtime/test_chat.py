@@ -38,7 +38,8 @@ def test_values_are_written_as_json_and_not_as_html():
 
 
 @pytest.mark.parametrize(
-    "source", ["{% if %}", "{{ messages[", "{% endfor %}", "{{ " + "(" * 5000 + ")" * 5000 + " }}"]
+    "source",
+    ["{% if %}", "{{ messages[", "{% endfor %}", "{{ 10 ** 9999 }}", "{{ " + "(" * 5000 + ")" * 5000 + " }}"],
 )
 def test_a_template_that_cannot_be_read_is_told(source):
     with pytest.raises(InputError, match="not readable"):
@@ -51,6 +52,9 @@ def test_a_template_that_cannot_be_read_is_told(source):
         "{{ raise_exception('system only first') }}",
         "{{ messages[0].content.x.y }}",
         "{{ messages + 1 }}",
+        "{{ '{1}'.format(messages[0].content) }}",
+        "{{ messages[0].content.encode('nothing') }}",
+        "{{ messages | dictsort }}",
         "{{ 1 // 0 }}",
         "{{ messages.__class__.__mro__ }}",
         "{% for i in range(10 ** 9) %}{% endfor %}",
