@@ -50,11 +50,12 @@ def _detect(rows: Array, settings: Suppression) -> Detections:
 
 def _suppress(boxes: Array, classes: Array, settings: Suppression) -> Array:
     """Places of the boxes that stay, greedily from the first on (non-maximum suppression)."""
-    rivals = (intersection_over_union(boxes, boxes) >= settings.iou) & (classes[:, None] == classes)
-    gone = np.zeros(len(boxes), bool)
+    left = np.arange(len(boxes))
     kept: list[int] = []
-    for place in range(len(boxes)):
-        if not gone[place] and len(kept) < settings.most:
-            kept.append(place)
-            gone |= rivals[place]
+    # One row of rivals after another: of all pairs there are gigabytes.
+    while len(left) and len(kept) < settings.most:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        overlap = intersection_over_union(boxes[best : best + 1], boxes[left])[0]
+        left = left[(overlap < settings.iou) | (classes[left] != classes[best])]
     return np.array(kept, np.int64)
