@@ -143,6 +143,10 @@ def _check(factors: Mapping[str, Array], graph: AdapterGraph, path: Path) -> int
     if strange or not factors:
         what = f"'{strange[0]}' is no layer that this model adapts" if strange else "it holds no factors"
         raise AdapterError(f"{path}: {what}; load it over the base that it was trained on")
+    broken = next((name for name, value in factors.items() if not np.isfinite(value).all()), None)
+    if broken:
+        # Its zero gates would not keep it out of the other rows of a batch: 0 times NaN is NaN.
+        raise AdapterError(f"{path}: '{broken}' holds NaN or infinite values; train it again")
     ranks = {value.shape[name.endswith("lora_A")] for name, value in factors.items() if value.ndim == 2}
     rank = min(ranks, default=0)
     for name, value in factors.items():

@@ -1,10 +1,15 @@
 """Several adapters as one pair of factors: against the sum that defines them."""
 
+from pathlib import Path
+
 import numpy as np
+import onnxruntime as ort
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.adapters import GATES, Adapter, adapter_inputs
+from runtime.adapters import GATES, Adapter, adapter_inputs, read_adapter
+from runtime.errors import AdapterError
 from runtime.manifest import AdapterGraph, AdapterSite
 
 INPUTS, OUTPUTS = 5, 4
@@ -47,3 +52,15 @@ def test_an_adapter_that_is_asked_for_twice_is_stacked_once() -> None:
     inputs = adapter_inputs([KNOWN[1], None, KNOWN[1]], GRAPH)
     assert inputs[GATES].shape == (3, 1, 2)
     assert inputs[GATES].sum() == 4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_adapter_that_would_break_its_neighbours_is_not_loaded(tmp_path: Path, value: float) -> None:
+    """Zero gates keep finite factors out of other rows: 0 times NaN is NaN."""
+    factors = {"first.lora_A": np.ones((INPUTS, 2), np.float32), "first.lora_B": np.ones((2, 4), np.float32)}
+    factors["first.lora_A"][1, 1] = value
+    written = ort.AdapterFormat()
+    written.set_parameters({name: ort.OrtValue.ortvalue_from_numpy(each) for name, each in factors.items()})
+    written.export_adapter(str(tmp_path / "broken.onnx_adapter"))
+    with pytest.raises(AdapterError, match=r"'first\.lora_A' holds NaN or infinite values"):
+        read_adapter(tmp_path / "broken.onnx_adapter", GRAPH)
