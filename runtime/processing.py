@@ -24,6 +24,8 @@ Array = npt.NDArray[Any]
 MAX_PIXELS = 64_000_000
 # Of that size, images in one request: 64 megapixels decode in half a second, from a file of 60 kB.
 LARGEST_IMAGES = 16
+# What Pillow raises for a damaged file; ValueError for one whose parts contradict each other, or explode.
+_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
@@ -58,14 +60,15 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextPro
     """Texts as input_ids and attention_mask, int64 [batch, sequence], padded on the right to the longest.
 
     Longer texts are truncated to `processing.max_length`, to their beginnings or ends as the processing says.
-    Raises InputError for an empty batch or text.
+    Raises InputError for an empty batch or text, and for what is no text.
     """
     if not texts:
         raise InputError("the batch is empty; send at least one text")
     for index, text in enumerate(texts):
-        if not text.strip():
+        if not isinstance(text, str) or not text.strip():
             where = f"text {index}" if len(texts) > 1 else "the text"
-            raise InputError(f"{where} is empty; send at least one word")
+            what = "empty; send at least one word" if isinstance(text, str) else "no text; send one"
+            raise InputError(f"{where} is {what}")
     if (tokenizer.truncation or {}).get("max_length") != processing.max_length:
         side = "right" if processing.keep == "first" else "left"
         tokenizer.enable_truncation(processing.max_length, direction=side)
@@ -89,7 +92,8 @@ def padded(encodings: Sequence[Encoding], processing: TextProcessing) -> dict[st
 def pad_tokens(rows: Sequence[Sequence[int]], processing: TextProcessing) -> dict[str, Array]:
     """What `encode_texts` gives, for texts that are tokens already, special ones included.
 
-    Raises InputError for an empty batch or row, and PromptTooLong where a text would have been truncated.
+    Raises InputError for an empty batch or row or for what is no token, and PromptTooLong where a text would
+    have been truncated.
     """
     if not rows or not all(rows):
         raise InputError("there is nothing to read; send at least one token for each text")
@@ -98,14 +102,32 @@ def pad_tokens(rows: Sequence[Sequence[int]], processing: TextProcessing) -> dic
         raise PromptTooLong(f"{lengths.max()} tokens in one text; send at most {processing.max_length}")
     mask = np.arange(lengths.max()) < lengths[:, None]
     input_ids = np.full(mask.shape, processing.pad_id, np.int64)
-    try:
-        input_ids[mask] = [token for row in rows for token in row]
-    except OverflowError:
-        raise InputError("a token is outside the vocabulary") from None
+    tokens = [token for row in rows for token in row]
+    if not all(isinstance(token, int | np.integer) and 0 <= token < 2**63 for token in tokens):
+        raise InputError("a token is outside the vocabulary; send whole numbers from 0 on")
+    input_ids[mask] = tokens
     tensors = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
     if processing.token_type_ids:
         tensors["token_type_ids"] = np.zeros_like(input_ids)
     return tensors
+
+
+def check_texts(inputs: Mapping[str, Array]) -> None:
+    """Raise InputError for tokens below 0, and for a mask that is not ones and then zeros.
+
+    Graphs count a row's ones and read as many tokens from its beginning: padding on the left would silently
+    be read, and a row without any ones is one that recurrent kernels leave as they found the memory.
+    """
+    tokens, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+    if tokens is not None and tokens.min() < 0:
+        raise InputError("input 'input_ids' holds numbers below 0; send tokens")
+    if mask is not None:
+        padded_right = np.arange(mask.shape[-1]) < mask.sum(-1, keepdims=True)
+        if (mask != padded_right).any() or (mask[..., 0] != 1).any():
+            raise InputError(
+                "input 'attention_mask' is not 1 for a row's tokens, at least one, and 0 behind them; "
+                "pad on the right"
+            )
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
@@ -186,6 +208,11 @@ def png(pixels: Array) -> str:
 
 def _image_tensor(image: Image.Image | bytes, processing: ImageProcessing, max_pixels: int) -> Array:
     picture = _decode(image, max_pixels) if isinstance(image, bytes) else image
+    if not isinstance(picture, Image.Image):
+        raise InputError(f"an item is {type(picture).__name__}, no image; send one, or a file's bytes")
+    if picture.mode.startswith("I;16"):
+        # Pillow takes the upper byte of 16-bit colours, and cuts 16-bit greys off at 255.
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     picture = picture.convert(processing.mode)
     if picture.size != (processing.width, processing.height):
         picture = picture.resize((processing.width, processing.height), _RESAMPLE[processing.resample])
@@ -200,7 +227,7 @@ def _pixels(image: Any) -> int:
     try:
         opened = Image.open(io.BytesIO(image), formats=_FORMATS)
         return opened.width * opened.height
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+    except _UNREADABLE:
         return 0
 
 
@@ -212,6 +239,6 @@ def _decode(data: bytes, max_pixels: int) -> Image.Image:
                 f"the image has {image.width}x{image.height} pixels; send at most {max_pixels:,}"
             )
         image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+    except _UNREADABLE:
         raise InputError("not a readable image; send a whole PNG, JPEG, WebP, BMP or GIF") from None
     return image

@@ -28,7 +28,7 @@ def encode_questions(
 
     Token types are 0 for the question and 1 for the context. A context is cut so that both fit
     `processing.max_length`. Raises InputError for an empty batch, an item that lacks a part or has an empty
-    one, and a question that leaves its context no room.
+    one, a question that leaves its context no room, and a context without a single token.
     """
     if not items:
         raise InputError("the batch is empty; send at least one question and its context")
@@ -37,15 +37,20 @@ def encode_questions(
 
 def encodings(tokenizer: Tokenizer, items: Sequence[Any], processing: TextProcessing) -> list[Encoding]:
     """The pairs as the tokenizer has them, unpadded; its second sequence is the context. Raises as above."""
-    pairs = [_pair(item, f"item {index}: " if len(items) > 1 else "") for index, item in enumerate(items)]
+    pairs = [_pair(item, _where(index, items)) for index, item in enumerate(items)]
     if (tokenizer.truncation or {}).get("max_length") != processing.max_length:
         tokenizer.enable_truncation(processing.max_length, strategy="only_second")
     try:
-        return list(tokenizer.encode_batch(pairs))
+        encoded = list(tokenizer.encode_batch(pairs))
     except Exception:  # tokenizers has no kind of its own for a second part that cannot be cut enough
         raise InputError(
             f"a question leaves no room for context in {processing.max_length} tokens; ask a shorter one"
         ) from None
+    for index, encoding in enumerate(encoded):
+        # A tokenizer drops control characters, say.
+        if _CONTEXT not in encoding.sequence_ids:
+            raise InputError(f"{_where(index, items)}the context has no word that this model reads")
+    return encoded
 
 
 def answer_questions(
@@ -91,6 +96,10 @@ def context_tokens(inputs: Mapping[str, Array]) -> Array:
     last = inputs["attention_mask"].sum(1) - 1
     inside: Array = (types == _CONTEXT) & (np.arange(types.shape[1]) < last[:, None])
     return inside
+
+
+def _where(index: int, items: Sequence[Any]) -> str:
+    return f"item {index}: " if len(items) > 1 else ""
 
 
 def _pair(item: Any, where: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 from PIL.Image import Image
 from tokenizers import Tokenizer
 
@@ -79,7 +79,8 @@ class TensorModel:
         """The graph, once."""
         try:
             outputs = self._session.run(self._outputs, dict(inputs))
-        except InvalidArgument as error:  # such as a token id outside the embedding's table
+        # Such as a token outside the embedding's table, or more of them than there are positions.
+        except (InvalidArgument, Fail) as error:
             reason = str(error).splitlines()[0].rpartition(" : ")[2]
             raise InputError(f"{self.manifest.tag} cannot take these values: {reason[:300]}") from None
         return dict(zip(self._outputs, outputs, strict=True))
@@ -99,7 +100,7 @@ class TensorModel:
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty.
 
-        Words' numbers have to be of words that the model has.
+        Words' numbers have to be of words that the model has, and texts padded on the right.
         """
         expected = self._inputs
         if inputs.keys() != expected.keys():
@@ -109,6 +110,8 @@ class TensorModel:
             _check_tensor(inputs[name], spec, axes)
         if isinstance(self.manifest.processing, WordProcessing):
             check_words(inputs, self.manifest.processing, len(self.manifest.labels))
+        if isinstance(self.manifest.processing, TextProcessing | CaptionedProcessing):
+            proc.check_texts(inputs)
 
     def _misnamed(self, inputs: Mapping[str, Array]) -> InputError:
         expected, tag = self._inputs, self.manifest.tag

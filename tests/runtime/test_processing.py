@@ -1,9 +1,11 @@
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
@@ -11,9 +13,11 @@ from runtime.errors import BatchTooLarge, InputError
 from runtime.manifest import ImageProcessing, TextProcessing
 from runtime.processing import (
     check_pixels,
+    check_texts,
     classify,
     encode_texts,
     load_tokenizer,
+    pad_tokens,
     pool,
     preprocess_images,
     tag_tokens,
@@ -70,6 +74,28 @@ def test_a_truncated_or_huge_image_is_refused() -> None:
         preprocess_images([png], RGB, max_pixels=64 * 64 - 1)
 
 
+def test_greys_of_16_bits_are_greys() -> None:
+    """Pillow's conversion has everything above 255 white."""
+    grey = Image.fromarray(np.full((2, 3), 0x4000, np.uint16))
+    tensor = preprocess_images([encoded(grey, "PNG")], RGB)
+    np.testing.assert_array_equal(tensor, preprocess_images([Image.new("L", (3, 2), 0x40)], RGB))
+
+
+def test_a_text_that_unpacks_to_megabytes_makes_an_image_unreadable() -> None:
+    texts, stream = PngInfo(), io.BytesIO()
+    texts.add_text("comment", "a" * 2**21, zip=True)
+    Image.new("L", (4, 4)).save(stream, "PNG", pnginfo=texts)
+    with pytest.raises(InputError, match="not a readable image"):
+        preprocess_images([stream.getvalue()], RGB)
+    check_pixels([stream.getvalue()] * 17, 16)
+
+
+@pytest.mark.parametrize("item", [None, 3, "a path", np.zeros((4, 4))])
+def test_what_is_no_image_is_refused(item: Any) -> None:
+    with pytest.raises(InputError, match="no image"):
+        preprocess_images([item], RGB)
+
+
 @pytest.fixture
 def tokenizer(tokenizer_file: Path) -> Tokenizer:
     return load_tokenizer(tokenizer_file)
@@ -94,6 +120,34 @@ def test_texts_are_padded_on_the_right_and_truncated(tokenizer: Tokenizer) -> No
 def test_empty_texts_are_refused(tokenizer: Tokenizer, texts: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         encode_texts(tokenizer, texts, TextProcessing(max_length=8))
+
+
+@pytest.mark.parametrize("item", [None, 3, b"bytes", [1, 2]])
+def test_what_is_no_text_is_refused(tokenizer: Tokenizer, item: Any) -> None:
+    with pytest.raises(InputError, match="text 1 is no text"):
+        encode_texts(tokenizer, ["a", item], TextProcessing(max_length=8))
+
+
+@pytest.mark.parametrize("token", [-1, 2**63, 1.5, "a", None, [1]])
+def test_what_is_no_token_is_refused(token: Any) -> None:
+    """A negative number counts from the table's end, and would be read as another token."""
+    with pytest.raises(InputError, match="outside the vocabulary"):
+        pad_tokens([[1, 2], [token]], TextProcessing(max_length=8))
+
+
+@pytest.mark.parametrize("row", [[0, 1, 1], [0, 0, 0], [1, 0, 1], [2, 1, 0], [-1, 1, 1], [2**62, 1, 1]])
+def test_a_mask_that_is_not_of_texts_padded_on_the_right_is_refused(row: list[int]) -> None:
+    mask = np.array([[1, 1, 0], row])
+    with pytest.raises(InputError, match="pad on the right"):
+        check_texts({"input_ids": np.ones_like(mask), "attention_mask": mask})
+
+
+def test_texts_of_any_length_and_captions_are_taken() -> None:
+    mask = np.array([[1, 0, 0], [1, 1, 1]])
+    check_texts({"input_ids": np.zeros_like(mask), "attention_mask": mask})
+    check_texts({"attention_mask": mask[None]})
+    with pytest.raises(InputError, match="below 0"):
+        check_texts({"input_ids": mask - 1})
 
 
 def test_mean_pooling_ignores_padding() -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from runtime.errors import InputError
 from runtime.manifest import TextProcessing
@@ -55,6 +55,13 @@ def test_an_answer_is_what_the_context_says_there(tokenizer: Tokenizer) -> None:
         ("lives here", 5, 15),
         ("这是", 0, 2),
     ]
+
+
+def test_a_context_without_a_token_is_refused(tokenizer: Tokenizer) -> None:
+    """It gave an answer from nowhere, with a probability that is no number."""
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    with pytest.raises(InputError, match="item 1: the context has no word"):
+        encode_questions(tokenizer, [ITEMS[0], {"question": "who", "context": "\x07"}], PROCESSING)
 
 
 def test_no_answer_comes_from_outside_the_context() -> None:
