@@ -85,6 +85,10 @@ class Decoder:
         lengths: Array = self.cache.lengths
         return lengths
 
+    def longest_call(self, slot: int) -> int:
+        """How many tokens one call may append to a slot: the kernel takes no more than a source has."""
+        return int(self.source.cache.lengths[slot]) if self.source else self.graph.context_length
+
     def encode(self, slot: int, tokens: Array) -> None:
         """Read a source, `tokens` [length], for a slot's answer to attend to. Raises PromptTooLong."""
         assert self.source is not None

@@ -186,7 +186,8 @@ class Scheduler:
             self.decoder.encode(slot, np.array(sequence.source))
         self._load_prefix(slot)
         start = int(self.decoder.lengths[slot])
-        chunk = np.array(sequence.tokens[start : start + self._chunk_size(len(sequence.tokens) - start)])
+        size = min(self._chunk_size(len(sequence.tokens) - start), self.decoder.longest_call(slot))
+        chunk = np.array(sequence.tokens[start : start + size])
         logits = self.decoder.prefill(slot, chunk, sequence.adapter)
         self._save_prefix(slot)
         if self.decoder.lengths[slot] < len(sequence.tokens):
@@ -258,7 +259,9 @@ class Scheduler:
     def _room(self, sequence: Sequence) -> int:
         """How many more tokens than the next one this sequence can and may have."""
         memory = min(self._limit - len(sequence.tokens), self.decoder.cache.tokens - self._reserved())
-        return min(memory, sequence.request.params.max_tokens - sequence.answer_length - 1)
+        wanted = sequence.request.params.max_tokens - sequence.answer_length
+        # The last token and what is proposed after it are checked in one call.
+        return min(memory, wanted - 1, self.decoder.longest_call(0) - 1)
 
     def _extend(self, first: int, logits: Array) -> list[TokenEvent]:
         """Choose a token for each decoding sequence from slot `first` on, and retire those that end."""
