@@ -1,10 +1,12 @@
 """What a request's own history and wishes do to its logits: penalties and logit bias.
 
-Only rows that ask for something are touched, and only at the tokens concerned.
+Only rows that ask for something are touched, and only at the tokens concerned. What does not change from
+one token to the next is kept: a long prompt's tokens are not sorted, nor a long bias read, for each.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -18,6 +20,9 @@ class TokenCounts:
 
     prompt: Array
     answer: dict[int, int] = field(default_factory=dict)
+    # Both of them once each, with so many of the answer's; and the bias of the request's wishes.
+    _seen: tuple[Array, int] | None = None
+    _bias: tuple[Array, Array] | None = None
 
     @classmethod
     def of(cls, prompt: Sequence[int]) -> "TokenCounts":
@@ -27,6 +32,25 @@ class TokenCounts:
     def note(self, token: int) -> None:
         """Count one more token of the answer."""
         self.answer[token] = self.answer.get(token, 0) + 1
+
+    def seen(self) -> Array:
+        """The tokens of prompt and answer, each once, int64 [tokens]."""
+        seen, known = self._seen or (self.prompt, 0)
+        new = np.fromiter(islice(self.answer, known, None), np.int64)
+        if new.size and self.prompt.size:
+            # Found in a sorted array, or not, by where it would stand.
+            places = np.minimum(self.prompt.searchsorted(new), self.prompt.size - 1)
+            new = new[self.prompt[places] != new]
+        self._seen = (np.concatenate([seen, new]) if new.size else seen), len(self.answer)
+        return self._seen[0]
+
+    def bias(self, wish: SamplingParams) -> tuple[Array, Array]:
+        """The tokens of the request's logit bias, int64, and what is added to each, float32."""
+        if self._bias is None:
+            size, wanted = len(wish.logit_bias), wish.logit_bias
+            values = np.fromiter(wanted.values(), np.float32, size)
+            self._bias = np.fromiter(wanted.keys(), np.int64, size), values
+        return self._bias
 
 
 def penalize(logits: Array, params: Sequence[SamplingParams], counts: Sequence[TokenCounts]) -> None:
@@ -41,11 +65,12 @@ def penalize(logits: Array, params: Sequence[SamplingParams], counts: Sequence[T
         if (wish.presence_penalty or wish.frequency_penalty) and seen.answer:
             _presence_and_frequency(logits[index], wish, seen)
         if wish.logit_bias:
-            _bias(logits[index], wish)
+            tokens, values = seen.bias(wish)
+            logits[index, tokens] += values
 
 
 def _repetition(row: Array, penalty: float, seen: TokenCounts) -> None:
-    tokens = np.union1d(seen.prompt, np.fromiter(seen.answer, np.int64, len(seen.answer)))
+    tokens = seen.seen()
     values = row[tokens]
     row[tokens] = np.where(values > 0, values / penalty, values * penalty)
 
@@ -54,8 +79,3 @@ def _presence_and_frequency(row: Array, wish: SamplingParams, seen: TokenCounts)
     tokens = np.fromiter(seen.answer.keys(), np.int64, len(seen.answer))
     times = np.fromiter(seen.answer.values(), np.float32, len(seen.answer))
     row[tokens] -= wish.presence_penalty + wish.frequency_penalty * times
-
-
-def _bias(row: Array, wish: SamplingParams) -> None:
-    tokens = np.fromiter(wish.logit_bias.keys(), np.int64, len(wish.logit_bias))
-    row[tokens] += np.fromiter(wish.logit_bias.values(), np.float32, len(wish.logit_bias))

@@ -30,6 +30,7 @@ class Sequence:
     start_ids: tuple[int, ...] = ()
     rng: np.random.Generator = field(init=False)
     counts: TokenCounts = field(init=False)
+    stops: frozenset[int] = field(init=False)
     keys: PrefixKeys = field(init=False)
     tokens: list[int] = field(init=False)
     cached_tokens: int = 0
@@ -38,6 +39,7 @@ class Sequence:
         self.rng = np.random.default_rng(self.request.params.seed)
         self.tokens = list(self.start_ids or self.request.prompt)
         self.counts = TokenCounts.of(self.tokens)
+        self.stops = frozenset(self.request.params.stop_token_ids)
         self.keys = PrefixKeys(self.request.salt, self.adapter.identity if self.adapter else None)
 
     @property
@@ -61,8 +63,7 @@ class Sequence:
         """Take the token that was chosen. `limit` is how many tokens a sequence may have in the cache."""
         first = not self.answer_length
         cached = self.cached_tokens if first else 0
-        params = self.request.params
-        if token in params.stop_token_ids or (token in eos_ids and not params.ignore_eos):
+        if token in self.stops or (token in eos_ids and not self.request.params.ignore_eos):
             return TokenEvent(self.request.id, None, "stop", None, cached, first)
         self.tokens.append(token)
         self.counts.note(token)

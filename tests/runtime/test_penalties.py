@@ -32,6 +32,21 @@ def test_repetition_is_that_of_transformers(prompt: list[int], answer: list[int]
     np.testing.assert_allclose(got, expected.numpy(), rtol=1e-6)
 
 
+@given(TOKENS, TOKENS)
+def test_what_was_seen_grows_with_the_answer(prompt: list[int], answer: list[int]) -> None:
+    seen = TokenCounts.of(prompt)
+    for count, token in enumerate(answer, 1):
+        seen.note(token)
+        tokens = seen.seen().tolist()
+        assert sorted(tokens) == sorted({*prompt, *answer[:count]})
+
+
+def test_a_bias_is_read_once() -> None:
+    """One for each token of a large vocabulary takes milliseconds to read, at every token of the answer."""
+    seen, params = counts([1], []), SamplingParams(logit_bias={3: 5.0})
+    assert seen.bias(params) is seen.bias(params)
+
+
 @given(TOKENS, TOKENS, st.floats(-2, 2), st.floats(-2, 2))
 def test_presence_and_frequency_follow_their_formula(
     prompt: list[int], answer: list[int], presence: float, frequency: float
