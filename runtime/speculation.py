@@ -20,7 +20,8 @@ from runtime.processing import Array
 
 # A proposal grows while all of it is accepted and shrinks to what was.
 FIRST_LENGTH, MAX_LENGTH = 4, 8
-# A draft reads so many tokens at a time: attention takes memory for each of them times all before.
+# A draft reads so many tokens a step: who comes meanwhile waits no longer, and attention takes memory for
+# each of them times all before.
 READ_TOKENS = 128
 # Of every PERIOD steps, both ways of decoding get TRIAL_STEPS; a pace is that of the last REMEMBERED_STEPS.
 # Until so many are known a period is shorter, because the first steps of each length bind their tensors.
@@ -149,23 +150,19 @@ class DraftModel:
         self._tokens: list[int] = []
 
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:
-        """The draft's own continuation, as far as its context reaches."""
+        """The draft's own continuation, as far as its context reaches; none while it still has to read."""
         count = min(count, self._decoder.graph.context_length - len(tokens))
         shared = _shared(self._tokens, tokens[:-1])
         if count < 1 or max(tokens[shared:]) >= self._vocab_size:
             return []
-        proposed = [self._best(self._read(tokens, shared))]
-        while len(proposed) < count:
-            proposed.append(self._best(self._decoder.decode(np.array(proposed[-1:]))[0]))
-        self._tokens = [*tokens, *proposed[:-1]]
-        return proposed
-
-    def _read(self, tokens: Sequence[int], shared: int) -> Array:
-        """Logits after `tokens`, of which the cache holds the first `shared`."""
         self._decoder.rewind(0, shared)
-        starts = range(shared, len(tokens), self._chunk)
-        chunks = [np.asarray(tokens[start : start + self._chunk]) for start in starts]
-        return [self._decoder.prefill(0, chunk) for chunk in chunks][-1]
+        read = tokens[: shared + self._chunk]
+        logits = self._decoder.prefill(0, np.asarray(read[shared:]))
+        proposed = [self._best(logits)] if len(read) == len(tokens) else []
+        while 0 < len(proposed) < count:
+            proposed.append(self._best(self._decoder.decode(np.array(proposed[-1:]))[0]))
+        self._tokens = [*read, *proposed[:-1]]
+        return proposed
 
     def _best(self, logits: Array) -> int:
         return int(logits[: self._vocab_size].argmax())
@@ -184,6 +181,7 @@ class Speculation:
         self._proposer = proposer
         self._length = FIRST_LENGTH
         self._turn = 0
+        self._asked = False
         self._clock, self._started = clock, 0.0
         self._speculative, self._plain = _Pace(), _Pace()
 
@@ -191,12 +189,14 @@ class Speculation:
         """Tokens to verify, at most `room`; none where plain decoding is faster. Starts the clock."""
         self._started = self._clock()
         count = min(self._length, room)
-        return self._proposer.propose(tokens, count) if count > 0 and self._is_worth_it() else []
+        self._asked = count > 0 and self._is_worth_it()
+        return self._proposer.propose(tokens, count) if self._asked else []
 
     def note(self, proposed: int, produced: int) -> None:
         """Say how many tokens were proposed and how many the step produced. Stops the clock."""
-        # The first step of a period is left out: in it a draft reads all that was decoded without it.
-        if self._turn != 1:
+        # The first step of a period is left out: in it a draft reads all that was decoded without it. So is
+        # one without a proposal from who was asked, and may have read a part of a prompt.
+        if self._turn != 1 and (proposed or not self._asked):
             pace = self._speculative if proposed else self._plain
             pace.note(self._clock() - self._started, produced)
         if proposed:
@@ -234,8 +234,12 @@ class _Pace:
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common prefix."""
-    for index, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return index
-    return min(len(one), len(other))
+    """Length of the common prefix, by halves: slices compare a hundred times faster than their parts."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

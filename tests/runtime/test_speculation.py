@@ -15,6 +15,7 @@ from runtime.speculation import (
     NGramDraft,
     PromptLookup,
     Speculation,
+    _shared,
 )
 
 
@@ -109,12 +110,36 @@ class NotingDecoder(Decoder):
 
 
 def test_a_draft_reads_a_long_prompt_part_by_part(decoder_graph: Any) -> None:
-    """Attention takes memory for every pair of a call's tokens: gigabytes for a long prompt in one go."""
+    """In one go it takes gigabytes, for every pair of its tokens, and whoever comes meanwhile waits."""
     path, graph = decoder_graph
     decoder = NotingDecoder(open_session(path, threads=1), graph, 1)
-    parts = DraftModel(decoder, chunk=20).propose([*range(50)], 4)
+    draft = DraftModel(decoder, chunk=20)
+    assert [draft.propose([*range(48 + step)], 4) for step in range(2)] == [[], []]
+    parts = draft.propose([*range(50)], 4)
     assert decoder.read == [20, 20, 10]
     assert DraftModel(Decoder(open_session(path, threads=1), graph, 1)).propose([*range(50)], 4) == parts
+
+
+@given(st.lists(st.integers(0, 2), max_size=20), st.lists(st.integers(0, 2), max_size=20))
+def test_what_two_sequences_share_is_their_common_beginning(one: list[int], other: list[int]) -> None:
+    shared = _shared(one, other)
+    assert one[:shared] == other[:shared]
+    assert one[shared : shared + 1] != other[shared : shared + 1] or shared == len(one) == len(other)
+
+
+def test_a_step_in_which_a_draft_only_reads_says_nothing_of_either_way() -> None:
+    """Read part by part, a long prompt would make plain decoding look slow."""
+    clock, proposer = [0.0], Reading(20)
+    speculation = Speculation(proposer, clock=lambda: clock[0])
+    steps: list[bool] = []
+    while len(steps) < 2 * PERIOD:
+        asked = proposer.calls
+        proposed = speculation.propose([1, 2], room=8)
+        reads = proposer.calls > asked and not proposed
+        clock[0] += 9.0 if reads else 1.5 if proposed else 1.0
+        speculation.note(len(proposed), 1)
+        steps.append(bool(proposed))
+    assert np.mean(steps[PERIOD:]) < 0.2
 
 
 def test_a_draft_leaves_out_what_only_one_of_two_vocabularies_has(decoder_graph: Any) -> None:
@@ -127,6 +152,17 @@ def test_a_draft_leaves_out_what_only_one_of_two_vocabularies_has(decoder_graph:
     proposals = [smaller.propose([token, 1], 4) for token in range(10)]
     assert {token for tokens in proposals for token in tokens} <= set(range(10))
     assert smaller.propose([1, 10], 4) == []
+
+
+class Reading:
+    """Proposes the same again and again, once it has been asked so many times."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls, self.until = 0, calls
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        self.calls += 1
+        return [1] * count if self.calls > self.until else []
 
 
 class Always:
