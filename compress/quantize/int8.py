@@ -7,6 +7,7 @@ So do a network's last convolutions: their output has one scale, and a detector'
 """
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
@@ -56,6 +57,7 @@ def dynamic(
     with _quiet():
         prepared = _prepare(source, target)
         transpose_heads(prepared)
+        own_gemm_weights(prepared)
         quantize_dynamic(
             prepared,
             target,
@@ -63,7 +65,7 @@ def dynamic(
             per_channel=config.per_channel,
             reduce_range=config.reduce_range,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_readers(prepared, in_float),
+            nodes_to_exclude=_readers(prepared, [*in_float, *map(_turned, in_float)]),
             # Types past GroupQueryAttention cannot be inferred: onnx does not know the operator.
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
@@ -93,6 +95,33 @@ def transpose_heads(path: Path) -> None:
             model.graph.node.remove(node)
     if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
         save_model(model, path)
+
+
+def own_gemm_weights(path: Path) -> None:
+    """Give the Gemms of the graph at `path` a weight of their own, [in, out], where others read it too.
+
+    onnxruntime's quantizer transposes the weight of a Gemm where it stands, once for each Gemm: an embedding
+    that reads the same one would look up columns, and a second Gemm would multiply by its transpose.
+    """
+    model = onnx.load(path)
+    weights = stored_weights(model)
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    for node in model.graph.node:
+        turned = [each for each in node.attribute if each.name == "transB" and each.i]
+        if node.op_type != "Gemm" or not turned or readers[node.input[1]] < 2 or node.input[1] not in weights:
+            continue
+        own = _turned(node.input[1])
+        if own not in weights:
+            array = np.ascontiguousarray(numpy_helper.to_array(weights[node.input[1]]).T)
+            weights[own] = numpy_helper.from_array(array, own)
+            model.graph.initializer.append(weights[own])
+        node.input[1] = own
+        node.attribute.remove(turned[0])
+    save_model(model, path)
+
+
+def _turned(weight: str) -> str:
+    return f"{weight}.transposed"
 
 
 def static(config: Int8Static, source: Path, target: Path, batches: Iterator[dict[str, Array]]) -> None:
@@ -197,6 +226,11 @@ def _prepare(source: Path, target: Path) -> Path:
     model = onnx.load(prepared)
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{index}"  # the quantizer excludes nodes by name
+    # The quantizer transposes weights, and then finds that shapes noted before it did are wrong.
+    weights = stored_weights(model)
+    noted = [value for value in model.graph.value_info if value.name in weights]
+    for value in noted:
+        model.graph.value_info.remove(value)
     onnx.save_model(model, str(prepared))
     return prepared
 

@@ -1,0 +1,79 @@
+"""int8 by onnxruntime's quantizer, of graphs where one weight has several readers."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.export.feedforward import export_feedforward
+from compress.export.graph import quiet_exporter
+from compress.quantize.config import Int8Dynamic
+from compress.quantize.int8 import dynamic
+from runtime.session import open_session
+
+
+class TiedHead(nn.Module):
+    """Tokens int64 [batch, sequence] to logits, the head being the embedding."""
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(vocabulary, width), nn.Linear(width, vocabulary)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embedding(tokens).mean(1))
+        return logits
+
+
+class CalledTwice(nn.Module):
+    """One square layer that runs twice, float32 [batch, 24]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(24, 24), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.layer(torch.tanh(self.layer(x))))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("build", "tokens"),
+    [(lambda: TiedHead(40, 24), True), (lambda: TiedHead(24, 24), True), (CalledTwice, False)],
+)
+def test_a_weight_of_several_readers_means_the_same_to_each(
+    build: Callable[[], nn.Module], tokens: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module = build().eval()
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 24, (16, 6)) if tokens else rng.standard_normal((16, 24)).astype(np.float32)
+    source, target = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    export_feedforward(module, {"x": x}, ("logits",), source, ragged=False)
+    dynamic(Int8Dynamic(method="quantize", scheme="int8-dynamic"), source, target)
+    (got,) = open_session(target).run(None, {"x": x})
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(x)).numpy()
+    assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+def test_a_graph_as_torch_exports_it_is_taken(tmp_path: Path) -> None:
+    """Its notes of shapes name the weights too, which the quantizer is about to transpose."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3)).eval()
+    source, target, x = tmp_path / "model.onnx", tmp_path / "int8.onnx", torch.randn(6, 8)
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    with quiet_exporter():
+        program = torch.onnx.export(module, (x,), dynamo=True, dynamic_shapes=shapes, input_names=["x"])
+    assert program is not None
+    program.save(source, external_data=False)
+    assert onnx.load(source).graph.value_info
+    dynamic(Int8Dynamic(method="quantize", scheme="int8-dynamic"), source, target)
+    (got,) = open_session(target).run(None, {"x": x.numpy()})
+    with torch.no_grad():
+        wanted = module(x).numpy()
+    assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
