@@ -116,3 +116,117 @@ def test_what_is_missing_is_named(module: str) -> None:
         load_source(f"py:{module}", "data.npz")
     with pytest.raises(SourceError, match="needs data"):
         load_source(f"py:{module}:Small")
+
+
+OWN = """
+import torch
+from torch import nn
+
+ONLY = nn.Linear(2, 3)
+
+def only():
+    return ONLY
+
+def frozen():
+    return nn.Linear(2, 3).requires_grad_(False)
+
+@torch.inference_mode()
+def inferring():
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+def lazy():
+    return nn.Sequential(nn.LazyLinear(3))
+
+class Versioned(nn.Linear):
+    def get_extra_state(self):
+        return {"version": 1}
+
+def versioned():
+    return Versioned(2, 3)
+
+class Scaled(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 3)
+        self.register_buffer("scale", torch.tensor(float(open("scale.txt").read())), persistent=False)
+
+def scaled():
+    return Scaled()
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, left, middle=None, right=None):
+        return self.layer(left) - (0 if right is None else self.layer(right))
+
+def pair():
+    return Pair()
+"""
+
+
+@pytest.fixture
+def own(module: str) -> str:
+    Path(f"{module}.py").write_text(OWN)
+    return f"py:{module}"
+
+
+def test_a_module_that_the_factory_keeps_is_not_changed(own: str) -> None:
+    """Two loads stand for the original and for what becomes of it."""
+    first, second = (load_source(f"{own}:only", "data.npz").module for _ in range(2))
+    assert first is not None
+    assert second is not None
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.zero_()
+    assert all(parameter.any() for parameter in second.parameters())
+
+
+@pytest.mark.parametrize("factory", ["only", "frozen", "inferring"])
+def test_the_weights_can_be_changed_and_learn(own: str, factory: str) -> None:
+    made = load_source(f"{own}:{factory}", "data.npz").module
+    assert made is not None
+    assert all(each.requires_grad for each in made.parameters())
+    with torch.no_grad():
+        for tensor in (*made.parameters(), *made.buffers()):
+            tensor.zero_()
+
+
+def test_a_single_layer_can_be_replaced(own: str) -> None:
+    made = load_source(f"{own}:only", "data.npz").module
+    assert made is not None
+    assert [name for name, each in made.named_modules() if isinstance(each, torch.nn.Linear)] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"), [("lazy", "'0.weight' has no shape yet"), ("versioned", "is no tensor")]
+)
+def test_a_state_that_could_not_be_stored_is_refused(own: str, factory: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        source_fingerprint(f"{own}:{factory}", "data.npz", 0)
+
+
+def test_the_fingerprint_follows_buffers_that_are_not_saved(own: str) -> None:
+    found = []
+    for scale in (1, 1, 2):
+        Path("scale.txt").write_text(str(scale))
+        found.append(source_fingerprint(f"{own}:scaled", "data.npz", 0))
+    assert found[0] == found[1] != found[2]
+
+
+def test_arrays_go_where_the_forward_has_their_names(own: str) -> None:
+    x = np.zeros((4, 2), np.float32)
+    np.savez("both.npz", right=x, middle=x, left=x)
+    assert load_source(f"{own}:pair", "both.npz").input_names == ("left", "middle", "right")
+    np.savez("other.npz", second=x, first=x)
+    assert load_source(f"{own}:pair", "other.npz").input_names == ("second", "first")
+    np.savez("gap.npz", right=x, left=x)
+    with pytest.raises(SourceError, match="takes 'middle' before 'right'"):
+        load_source(f"{own}:pair", "gap.npz")
+
+
+def test_halves_become_what_the_weights_are(module: str) -> None:
+    np.savez("half.npz", x=np.zeros((4, 2), np.float16), labels=np.arange(4) % 3)
+    dataset = load_source(f"py:{module}:Small", "half.npz").dataset
+    assert dataset is not None
+    assert dataset.train.inputs["x"].dtype == np.float32
