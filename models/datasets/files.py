@@ -53,8 +53,10 @@ def open_dataset(path: Path, view: View) -> Dataset:
 
 
 def _open_arrays(path: Path) -> Dataset:
-    arrays = _read_arrays(path)
+    arrays = {name: _native(array) for name, array in _read_arrays(path).items()}
     targets = next((arrays.pop(name) for name in _TARGETS if name in arrays), None)
+    if targets is not None and targets.dtype.kind in "iu":
+        targets = targets.astype(np.int64)
     lengths = {array.shape[:1] for array in (*arrays.values(), *([] if targets is None else [targets]))}
     if not arrays or len(lengths) != 1 or () in lengths:
         raise DataError(
@@ -73,6 +75,11 @@ def _open_texts(path: Path, view: View) -> Dataset:
     if view.tokenizer is None or not isinstance(view.processing, TextProcessing | GenerationProcessing):
         raise DataError(f"{path} holds texts, and this model has no tokenizer; give it a .npz file instead")
     tokenizer, processing = view.tokenizer, view.processing
+    if isinstance(processing, GenerationProcessing) and processing.start_ids:
+        raise DataError(
+            f"{path} holds texts, and an encoder-decoder wants an answer to each; give a registered set of "
+            "sources and answers, such as docstrings"
+        )
     content = _read_rows(path)
     rows = split_rows(len(content.texts), path)
 
@@ -81,12 +88,13 @@ def _open_texts(path: Path, view: View) -> Dataset:
         if isinstance(processing, GenerationProcessing):
             end = processing.eos_ids[0] if processing.eos_ids else None
             return token_windows(encode_corpus(load_tokenizer(tokenizer), texts, end), view.window)
-        labels = _indices([content.labels[row] for row in rows[split]], task, names, path)
+        labels = _indices([content.labels[row] for row in rows[split]], task, read_as, path)
         if task == "token-classification" and labels is not None:
             return word_split(texts, labels, processing, tokenizer)
         return text_split(texts, labels, processing, tokenizer)
 
     names = view.labels or _label_names(content.labels)
+    read_as = () if _are_indices(content.labels, names) else names
     task = view.task or "text-classification"
     return Dataset(path.name, task, fingerprint(path), names, processing, load, {"tokenizer.json": tokenizer})
 
@@ -129,6 +137,11 @@ def _read_arrays(path: Path) -> dict[str, Array]:
     if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
         raise DataError(f"{path}: '{strange[0]}' is no array; write it again with np.savez")
     return arrays
+
+
+def _native(array: Array) -> Array:
+    """In this machine's byte order, which is all that torch takes."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _check_size(path: Path) -> None:
@@ -187,9 +200,19 @@ def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _label_names(labels: Sequence[Any]) -> tuple[str, ...]:
     """The names of labels that are not indices, in alphabetical order; none where all are indices."""
-    words = [label if isinstance(label, list) else [label] for label in labels if label is not None]
-    names = {str(name) for row in words for name in row}
+    names = _words(labels)
     return () if all(map(_is_index, names)) else tuple(sorted(names))
+
+
+def _are_indices(labels: Sequence[Any], names: Sequence[str]) -> bool:
+    """Whether labels are indices of `names` that are numbers themselves, such as 0 to 4 of "1" to "5"."""
+    words = _words(labels)
+    return not words <= set(names) and all(_is_index(word) and int(word) < len(names) for word in words)
+
+
+def _words(labels: Sequence[Any]) -> set[str]:
+    rows = [label if isinstance(label, list) else [label] for label in labels if label is not None]
+    return {str(word) for row in rows for word in row}
 
 
 def _label_index(label: Any, names: Sequence[str], path: Path) -> int:

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from models.datasets import IGNORED, View, dataset_fingerprint, load_dataset
+from models.datasets.dataset import SplitName
 from models.datasets.files import split_rows
 from models.errors import DataError
 from runtime.manifest import GenerationProcessing, TextProcessing
 
 MakeTokenizer = Callable[[Iterable[str]], Path]
+PARTS: tuple[SplitName, ...] = ("train", "validation")
 TEXTS = ["good film", "bad film", "good , good", "bad bad", "a film"]
 
 
@@ -74,6 +77,36 @@ def test_label_names_come_from_the_file_where_the_model_has_none(tmp_path: Path,
     unnamed = View(view.task, view.processing, view.tokenizer)
     path = write(tmp_path / "a.tsv", ["x\tno", "y\tyes", "z\tno"])
     assert load_dataset(path, unnamed).labels == ("no", "yes")
+
+
+@pytest.mark.parametrize(("first", "expected"), [(0, [0, 1, 2]), (1, [0, 1, 2])])
+def test_labels_of_one_file_are_all_names_or_all_indices(
+    tmp_path: Path, view: View, first: int, expected: list[int]
+) -> None:
+    """Names that are numbers, as those of stars are, can be taken for indices."""
+    stars = View(view.task, view.processing, view.tokenizer, ("1", "2", "3"))
+    rows = [json.dumps({"text": "good film", "label": first + row % 3}) for row in range(30)]
+    targets = [load_dataset(write(tmp_path / "a.jsonl", rows), stars).load(part).targets for part in PARTS]
+    found = np.concatenate([each for each in targets if each is not None])
+    assert sorted(set(found.tolist())) == expected
+    assert np.bincount(found).tolist() == [10, 10, 10]
+
+
+def test_texts_are_refused_for_an_encoder_decoder(tmp_path: Path, view: View) -> None:
+    answering = GenerationProcessing(eos_ids=(3,), start_ids=(0,))
+    path = write(tmp_path / "a.jsonl", (json.dumps({"text": "good film"}) for _ in range(30)))
+    with pytest.raises(DataError, match="wants an answer to each"):
+        load_dataset(path, View("text2text-generation", answering, view.tokenizer, window=8))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "uint16", ">i4", "int64"])
+def test_labels_of_any_integers_can_be_learnt(tmp_path: Path, dtype: str) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((10, 2), ">f4"), labels=(np.arange(10) % 3).astype(dtype))
+    split = load_dataset(str(tmp_path / "a.npz")).train
+    assert split.targets is not None
+    assert split.targets.dtype == np.int64
+    torch.nn.functional.cross_entropy(torch.zeros(len(split), 3), torch.from_numpy(split.targets))
+    assert torch.from_numpy(split.inputs["x"]).dtype == torch.float32
 
 
 def test_one_label_a_word_goes_to_its_first_token(tmp_path: Path, view: View) -> None:
