@@ -53,7 +53,6 @@ def _check_runs(source: "SourceModel") -> None:
     import torch
 
     from models.evaluation import check_labels, metric_for
-    from models.objectives import forward
 
     if source.module is None or source.dataset is None or source.task == "text2text-generation":
         return
@@ -61,13 +60,18 @@ def _check_runs(source: "SourceModel") -> None:
     try:
         batch = {name: torch.from_numpy(inputs[name][:2]) for name in source.input_names}
         with torch.inference_mode():
-            outputs = forward(source.module, batch)
+            answer = source.module(*batch.values())
     except Exception as error:  # whatever a module of the user's own raises
         shapes = ", ".join(f"'{name}' {list(array.shape[1:])}" for name, array in inputs.items())
         raise StepError(
             f"{source.reference}: does not take examples of {source.dataset.name} ({shapes}): "
             f"{first_line(error)}; give data of the shape that it takes"
         ) from None
+    outputs = answer if isinstance(answer, torch.Tensor) else getattr(answer, "logits", None)
+    if outputs is None:
+        raise StepError(
+            f"{source.reference}: returns a {type(answer).__name__}; let its forward return a tensor"
+        )
     # What a zero-shot model chooses among is not its own, but comes with the batch.
     of_classes = metric_for(source.dataset) == "accuracy" and not source.task.startswith("zero-shot")
     if of_classes and source.dataset.train.targets is not None:

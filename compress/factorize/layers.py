@@ -54,7 +54,7 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
     return {
         name: layer
         for name, layer in module.named_modules()
-        if type(layer) is nn.Linear and owners[id(layer.weight)] == 1
+        if type(layer) is nn.Linear and owners.get(id(layer.weight)) == 1
     }
 
 

@@ -198,7 +198,7 @@ def _candidates(module: nn.Module) -> dict[str, nn.Linear]:
     return {
         name: layer
         for name, layer in module.named_modules()
-        if type(layer) is nn.Linear and owners[id(layer.weight)] == 1 and layer is not output
+        if type(layer) is nn.Linear and owners.get(id(layer.weight)) == 1 and layer is not output
     }
 
 

@@ -34,6 +34,7 @@ def held(layers: Layers, renew: Renew) -> Iterator[Callable[[int], None]]:
     handles = [
         weight.register_hook(_masking(masks, name))  # type: ignore[no-untyped-call]
         for name, weight in weights.items()
+        if weight.requires_grad
     ]
     try:
         yield before_step

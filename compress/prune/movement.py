@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from compress.errors import StepError
 from compress.prune.config import Movement
 from compress.prune.layers import Layers, refuse_empty
 from compress.prune.masks import cubic_ratio, masks_by_score, moved
@@ -64,6 +65,8 @@ def _parametrized(layers: Layers) -> Mapping[str, Moving]:
     found = {}
     for name, layer in layers.items():
         weight: Any = layer.weight
+        if not weight.requires_grad:
+            raise StepError(f"prune: '{name}' is frozen, and so moves nowhere; list it in 'exclude'")
         found[name] = Moving(weight.detach())
         parametrize.register_parametrization(layer, "weight", found[name])
     return found

@@ -34,9 +34,11 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
     targets = [node.target for node in calls]
     pairs = []
     for node in calls:
-        source = node.args[0] if node.args else None
+        source, norm = node.args[0] if node.args else None, module.get_submodule(str(node.target))
         if (
-            isinstance(module.get_submodule(str(node.target)), _BatchNorm)
+            isinstance(norm, _BatchNorm)
+            # Without statistics of its own it takes those of each batch.
+            and norm.running_mean is not None
             and isinstance(source, fx.Node)
             and source.op == "call_module"
             and isinstance(module.get_submodule(str(source.target)), CONVOLUTIONS)

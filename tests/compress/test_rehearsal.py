@@ -103,6 +103,18 @@ def test_a_label_that_the_network_has_no_class_for_is_refused(own_folder: Path) 
     assert not begun
 
 
+def test_a_network_that_returns_no_tensor_is_named(own_folder: Path) -> None:
+    """The first step would fail at it: what it takes is not the matter."""
+    network = own_folder / "own_tuple.py"
+    network.write_text(
+        "import torch\nclass Pair(torch.nn.Linear):\n    def forward(self, x):\n"
+        "        return {'scores': super().forward(x)}\ndef pair():\n    return Pair(8, 3)\n"
+    )
+    text, begun = refused("{method: prune, ratio: 0.5, criterion: magnitude}", model="py:own_tuple:pair")
+    assert "py:own_tuple:pair: returns a dict; let its forward return a tensor" in text
+    assert not begun
+
+
 def test_untrained_it_has_the_members_names_and_shapes() -> None:
     source = load_untrained("zoo:lenet5", seed=3)
     assert source.module is not None

@@ -1,5 +1,6 @@
 """Adapters on real layers: peft's own forward is the reference for what is merged and set apart."""
 
+import warnings
 from copy import deepcopy
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import StepError
+from compress.factorize.layers import linear_layers
 from compress.lora.config import BaseConfig, LoraConfig
 from compress.lora.layers import (
     AdaptedLinear,
@@ -110,3 +112,11 @@ def test_a_layer_named_like_the_end_of_another_is_not_adapted_with_it() -> None:
 def test_an_adapted_layer_takes_any_leading_axes() -> None:
     layer = AdaptedLinear(nn.Linear(4, 6), 2, "one")
     assert layer(torch.zeros(2, 3, 4)).shape == (2, 3, 6)
+
+
+def test_a_weight_that_is_computed_is_none_to_adapt() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = nn.Sequential(nn.utils.weight_norm(nn.Linear(8, 8)), nn.Linear(8, 4))
+    assert list(target_layers(module, LoraConfig(rank=2))) == ["1"]
+    assert list(linear_layers(module)) == ["1"]

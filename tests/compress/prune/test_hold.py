@@ -91,3 +91,13 @@ def test_a_layer_that_empties_on_the_way_is_refused() -> None:
     except StepError as error:
         message = str(error)
     assert message.startswith("prune: ratio: nothing would be left of 2;")
+
+
+def test_the_zeros_of_a_frozen_layer_stay_beside_one_that_learns() -> None:
+    module = network()
+    module[0].requires_grad_(False)
+    module[0].weight[:, :3] = 0
+    before = module[0].weight.clone()
+    with held({"0": module[0], "2": module[2]}, unchanged) as before_step:
+        train(module, 3, before_step)
+    assert torch.equal(module[0].weight, before)

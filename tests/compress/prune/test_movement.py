@@ -1,8 +1,10 @@
 """Movement pruning: scores against their sum, and zeros that training decided on."""
 
+import pytest
 import torch
 from torch import nn
 
+from compress.errors import StepError
 from compress.finetune import FinetuneConfig
 from compress.prune.config import Gradual, Movement
 from compress.prune.masks import moved
@@ -49,3 +51,12 @@ def test_large_weights_that_shrink_go_and_small_ones_that_grow_stay() -> None:
     assert isinstance(layer.weight, nn.Parameter)
     assert (layer.weight == 0).tolist() == [[True, True, False, False]]
     assert "parametrizations" not in dict(layer.named_children())
+
+
+def test_a_frozen_layer_is_refused_for_it_would_be_pruned_by_no_score() -> None:
+    layer = nn.Linear(4, 1).requires_grad_(False)
+    config = Movement(
+        criterion="movement", gradual=Gradual(events=2, until=0.9), finetune=FinetuneConfig(steps=10)
+    )
+    with pytest.raises(StepError, match="'only' is frozen"), moving(config, {"only": layer}):
+        pass

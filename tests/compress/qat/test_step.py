@@ -189,3 +189,8 @@ def test_a_forward_that_cannot_be_traced_keeps_its_norms() -> None:
             return self.norm(self.conv(x)) if x.sum() > 0 else x
 
     assert fold_batch_norms(Branching()) == 0
+
+
+def test_a_norm_without_statistics_of_its_own_stays() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
+    assert fold_batch_norms(network.eval()) == 0
