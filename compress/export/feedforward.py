@@ -32,7 +32,12 @@ def export_feedforward(
     says. Raises ExportError where torch cannot trace the module.
     """
     axes = {name: _axes(name, ragged) for name in example}
-    run_module(module, example)  # what fails here is no matter of the export
+    given = len(run_module(module, example))  # what fails here is no matter of the export
+    if given != len(output_names):
+        raise ExportError(
+            f"{type(module).__name__} returns {given} tensors where one is wanted for each of "
+            f"{', '.join(output_names)}; let its forward return that alone"
+        )
     # One row would be taken for a constant.
     rows = [torch.from_numpy(np.resize(value, (2, *value.shape[1:]))) for value in example.values()]
     try:

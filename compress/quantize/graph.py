@@ -80,6 +80,16 @@ def table(weights: Weights, use: Use) -> Floats:
     return np.ascontiguousarray(array.T) if use.transposed else array
 
 
+def read_by(node: NodeProto) -> Iterator[str]:
+    """The tensors that a node reads: its inputs, and what bodies of loops and branches read from outside."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from read_by(inner)
+            yield from (output.name for output in graph.output)
+
+
 def replace_node(model: ModelProto, node: NodeProto, nodes: Sequence[NodeProto]) -> None:
     """Put `nodes` where `node` is."""
     at = list(model.graph.node).index(node)
@@ -98,10 +108,11 @@ def with_bias(use: Use, product: NodeProto) -> list[NodeProto]:
 
 def finish(model: ModelProto) -> None:
     """Remove what nothing reads any more (weights, their transposes), and import the operators used."""
-    read = {name for node in model.graph.node for name in node.input} | {o.name for o in model.graph.output}
+    read = {name for node in model.graph.node for name in read_by(node)}
+    read |= {output.name for output in model.graph.output}
     for node in [n for n in model.graph.node if n.op_type == "Transpose" and n.output[0] not in read]:
         model.graph.node.remove(node)
-    read = {name for node in model.graph.node for name in node.input}
+    read = {name for node in model.graph.node for name in read_by(node)}
     seen: set[str] = set()
     for tensor in list(model.graph.initializer):
         if tensor.name not in read or tensor.name in seen:

@@ -30,7 +30,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.export.graph import save_model, strip
 from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static, LlmInt8
-from compress.quantize.graph import stored_weights
+from compress.quantize.graph import read_by, stored_weights
 from compress.quantize.ranges import best_range
 from compress.quantize.weight_only import quantize_embeddings
 from compress.quantize.weights import drop_zero_points, split_convolutions, store_convolutions
@@ -88,7 +88,7 @@ def transpose_heads(path: Path) -> None:
     quantize_embeddings(model)
     weights = stored_weights(model)
     for node in found:
-        readers = [each for each in model.graph.node if node.input[0] in each.input]
+        readers = [each for each in model.graph.node if node.input[0] in read_by(each)]
         if len(weights[node.input[0]].dims) == 2 and len(readers) == 1:
             array = np.ascontiguousarray(numpy_helper.to_array(weights[node.input[0]]).T)
             weights[node.input[0]].CopyFrom(numpy_helper.from_array(array, node.output[0]))
@@ -105,7 +105,7 @@ def own_gemm_weights(path: Path) -> None:
     """
     model = onnx.load(path)
     weights = stored_weights(model)
-    readers = Counter(name for node in model.graph.node for name in node.input)
+    readers = Counter(name for node in model.graph.node for name in read_by(node))
     for node in model.graph.node:
         turned = [each for each in node.attribute if each.name == "transB" and each.i]
         if node.op_type != "Gemm" or not turned or readers[node.input[1]] < 2 or node.input[1] not in weights:

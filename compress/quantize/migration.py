@@ -14,7 +14,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from compress.quantize.blockwise import Floats
-from compress.quantize.graph import finish, shared_weights, stored_weights
+from compress.quantize.graph import finish, read_by, shared_weights, stored_weights
 
 # Which inputs of a norm multiply, or are added to, its first output.
 NORMS = {
@@ -96,7 +96,7 @@ class _Graph:
         self.outputs = {value.name for value in model.graph.output}
         self.readers: dict[str, list[str]] = {}
         for node in model.graph.node:
-            for name in node.input:
+            for name in read_by(node):
                 self.readers.setdefault(name, []).append(node.output[0])
 
     def can_divide(self, tensor: str, layers: list[NodeProto]) -> bool:

@@ -4,6 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from compress.quantize.graph import read_by
+
 Floats = npt.NDArray[np.float32]
 
 INT8_TOP = 127
@@ -49,7 +51,7 @@ def drop_zero_points(model: ModelProto) -> None:
         of_constant = node.op_type == "DequantizeLinear" and node.input[0] in constants
         if of_constant and zeros.issuperset(node.input[2:]):
             del node.input[2:]
-    read = {name for node in model.graph.node for name in node.input}
+    read = {name for node in model.graph.node for name in read_by(node)}
     for tensor in [t for t in model.graph.initializer if t.name in zeros and t.name not in read]:
         model.graph.initializer.remove(tensor)
 

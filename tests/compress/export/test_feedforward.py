@@ -55,3 +55,17 @@ def test_outputs_that_are_no_numbers_are_no_parity(rows: list[int], tmp_path: Pa
     broken["x"][rows[-1]] = np.nan
     with pytest.raises(ExportError, match="the outputs for real inputs are not finite"):
         check_feedforward(module, tmp_path / "model.onnx", broken, ["y"])
+
+
+class Pair(nn.Module):
+    """The same numbers twice."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x + 1, x + 2
+
+
+def test_more_outputs_than_have_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="Pair returns 2 tensors where one is wanted for each of output"):
+        export_feedforward(
+            Pair(), {"x": np.zeros((2, 3), np.float32)}, ("output",), tmp_path / "model.onnx", ragged=False
+        )

@@ -1,4 +1,4 @@
-"""int8 by onnxruntime's quantizer, of graphs where one weight has several readers."""
+"""int8 by onnxruntime's quantizer, of graphs where one weight has several readers, or a loop reads it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +58,31 @@ def test_a_weight_of_several_readers_means_the_same_to_each(
     (got,) = open_session(target).run(None, {"x": x})
     with torch.no_grad():
         wanted = module(torch.from_numpy(x)).numpy()
+    assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+class Bag(nn.Module):
+    """Tokens int64 [batch, sequence] to logits; torch exports it as a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.EmbeddingBag(40, 24, mode="mean"), nn.Linear(24, 7)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.words(tokens))
+        return logits
+
+
+def test_what_a_loop_reads_from_outside_stays(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, tokens = Bag().eval(), np.random.default_rng(0).integers(0, 40, (16, 6))
+    source, target = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    export_feedforward(module, {"x": tokens}, ("logits",), source, ragged=False)
+    assert "Loop" in {node.op_type for node in onnx.load(source).graph.node}
+    dynamic(Int8Dynamic(method="quantize", scheme="int8-dynamic"), source, target)
+    (got,) = open_session(target).run(None, {"x": tokens})
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(tokens)).numpy()
     assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
 
 

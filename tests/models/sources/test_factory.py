@@ -230,3 +230,17 @@ def test_halves_become_what_the_weights_are(module: str) -> None:
     dataset = load_source(f"py:{module}:Small", "half.npz").dataset
     assert dataset is not None
     assert dataset.train.inputs["x"].dtype == np.float32
+
+
+def test_the_layers_of_torchs_transformer_are_called(own: str) -> None:
+    """What a step puts in their place would be read past, or has no weight to read."""
+    Path(f"{own[3:]}.py").write_text(
+        "from torch import nn\ndef encoder():\n"
+        "    return nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 1)\n"
+    )
+    np.savez("x.npz", x=np.zeros((4, 3, 4), np.float32))
+    module = load_source(f"{own}:encoder", "x.npz").module
+    assert module is not None
+    module.set_submodule("layers.0.linear1", torch.nn.ConstantPad1d((0, 4), 0.0))
+    with torch.inference_mode():
+        assert module(torch.zeros(2, 3, 4)).shape == (2, 3, 4)
