@@ -15,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from models.datasets import View
 from models.errors import MissingExtra, SourceError, one_line
-from models.sources.processing import generation_processing, image_processing, read_json, text_processing
+from models.sources.processing import (
+    NO_LIMIT,
+    generation_processing,
+    image_processing,
+    read_json,
+    text_processing,
+)
 from models.sources.source import SourceModel, attach, bundle_name
 from models.storage import digest, file_digest, versions
-from runtime.manifest import Processing, Task
+from runtime.manifest import Processing, Task, TextProcessing
 from runtime.processing import load_tokenizer
 
 if TYPE_CHECKING:
@@ -29,8 +35,8 @@ TOKENIZER = "tokenizer.json"
 PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*/config.json")
 # A window of a text-generation split; longer ones cost memory and change little.
 WINDOW = 256
-
-
+# The only kind of classification that the manifest can express.
+CHOICE = "single_label_classification"
 GENERATES: tuple[Task, ...] = ("text-generation", "text2text-generation")
 
 
@@ -78,8 +84,10 @@ def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:
         kind = _kind(config, folder)
         tokenizer = None if kind.task == "image-classification" else _tokenizer(folder)
         processing = _processing(kind.task, folder, config, tokenizer)
-        labels = _labels(config) if kind.task.endswith("classification") else ()
+        labels = _labels(config, folder) if kind.task.endswith("classification") else ()
         window = min(WINDOW, config.get("max_position_embeddings") or config.get("n_positions") or WINDOW)
+    module = _module(kind, folder)
+    processing = _within_positions(processing, module)
     view = View(kind.task, processing, tokenizer, labels, window)
     return SourceModel(
         name=bundle_name(Path(place).name),
@@ -87,7 +95,7 @@ def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:
         task=kind.task,
         processing=processing,
         labels=labels,
-        module=_module(kind, folder),
+        module=module,
         graph=None,
         input_names=kind.inputs,
         output_names=(kind.output,),
@@ -146,11 +154,29 @@ def _check_complete(report: Mapping[str, Any], folder: Path) -> None:
         raise SourceError(f"{folder}: has no weights for '{missing[0]}'; give a folder with the whole model")
 
 
+def _within_positions(processing: Processing, module: nn.Module) -> Processing:
+    """`processing` with texts no longer than there are positions.
+
+    Of a table that knows padding, as RoBERTa's, positions begin after the padding's.
+    """
+    if not isinstance(processing, TextProcessing):
+        return processing
+    lengths = [
+        int(table.num_embeddings) - int(table.padding_idx) - 1
+        for name, table in module.named_modules()
+        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None
+    ]
+    return processing.model_copy(update={"max_length": min(processing.max_length, *lengths, NO_LIMIT)})
+
+
 def _kind(config: Mapping[str, Any], folder: Path) -> _Kind:
+    """By the architecture; what sentence-transformers saved embeds, whatever it was trained as before."""
     architecture = next(iter(config.get("architectures") or ()), "")
     for ending, kind in _KINDS.items():
         if architecture.endswith(ending):
             return kind
+    if (folder / "modules.json").is_file():
+        return _KINDS["Model"]
     known = ", ".join(f"*{ending}" for ending in _KINDS)
     raise SourceError(f"{folder / 'config.json'}: no support for '{architecture}', only for {known}")
 
@@ -174,10 +200,17 @@ def _tokenizer(folder: Path) -> Path:
     return path
 
 
-def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    """The labels' names in order. Raises SourceError for a model whose answer is not one of several."""
     count = config.get("num_labels", 2)
     names = config.get("id2label") or {str(index): f"LABEL_{index}" for index in range(count)}
-    return tuple(names[index] for index in sorted(names, key=int))
+    labels = tuple(names[index] for index in sorted(names, key=int))
+    kind = config.get("problem_type") or ("regression" if len(labels) == 1 else CHOICE)
+    if kind != CHOICE:
+        raise SourceError(
+            f"{folder / 'config.json'}: a model of {kind} is not supported, only of one label among several"
+        )
+    return labels
 
 
 def _folder(place: str) -> Path:

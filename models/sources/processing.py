@@ -88,10 +88,13 @@ def generation_processing(folder: Path, config: Json, tokenizer: Path) -> Genera
     path = folder / "generation_config.json"
     stored = dict(config) | (read_json(path) if path.is_file() else {})
     ends = stored.get("eos_token_id")
+    ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    # A configuration made for a vocabulary of one's own still has the tokens of the architecture's default.
+    known = config.get("vocab_size", NO_LIMIT)
     first = next(iter(load_tokenizer(tokenizer).encode("a").ids), None)
     return GenerationProcessing(
         bos_id=first if first == stored.get("bos_token_id") else None,
-        eos_ids=() if ends is None else tuple(ends) if isinstance(ends, list) else (ends,),
+        eos_ids=tuple(end for end in ends if end < known),
         chat_template=chat_template(folder),
         start_ids=_start_ids(stored) if config.get("is_encoder_decoder") else (),
     )
@@ -143,11 +146,11 @@ def _pooling(folder: Path) -> tuple[Literal["mean", "cls"], bool]:
 
 def _max_length(folder: Path, config: Json) -> int:
     """The least of the limits that the tokenizer, sentence-transformers and the position table declare."""
-    limits = [config.get("max_position_embeddings")]
+    limits = [config.get("max_position_embeddings"), config.get("n_positions")]
     for name, key in _LENGTH_KEYS.items():
         if (folder / name).is_file():
             limits.append(read_json(folder / name).get(key))
-    return min((int(limit) for limit in limits if limit and limit < NO_LIMIT), default=DEFAULT_LENGTH)
+    return min((int(limit) for limit in limits if limit and 0 < limit < NO_LIMIT), default=DEFAULT_LENGTH)
 
 
 def _channels(value: float | list[float], count: int) -> tuple[float, ...]:

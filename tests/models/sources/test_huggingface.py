@@ -12,8 +12,13 @@ from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    RobertaConfig,
+    RobertaForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -65,6 +70,11 @@ def run(source: SourceModel, inputs: dict[str, Any]) -> np.ndarray[Any, Any]:
     return predict(inputs)[source.output_names[0]]
 
 
+def configure(folder: Path, **settings: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
 def sentences(tmp_path: Path) -> str:
     path = tmp_path / "data.jsonl"
     path.write_text(
@@ -112,6 +122,66 @@ def test_embeddings_leave_pooling_to_the_runtime(saved: Callable[[Any], Path], s
     predict = torch_predict(source.module, source.input_names, source.output_names)
     split = source.dataset.validation
     assert -1 <= evaluate(predict, split, "spearman", 256, source.processing).value() <= 1
+
+
+def test_what_sentence_transformers_saved_embeds_whatever_it_was_before(
+    saved: Callable[[Any], Path],
+) -> None:
+    """Its most used models say that they were trained to fill in masks."""
+    folder = saved(BertModel(BertConfig(**BERT)))
+    configure(folder, architectures=["BertForMaskedLM"])
+    with pytest.raises(SourceError, match="no support for 'BertForMaskedLM'"):
+        load_source(f"hf:{folder}")
+    (folder / "modules.json").write_text('[{"path": "p", "type": "sentence_transformers.models.Pooling"}]')
+    (folder / "p").mkdir()
+    (folder / "p" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    assert load_source(f"hf:{folder}").task == "embedding"
+
+
+def test_texts_are_as_long_as_positions_that_begin_after_the_paddings(
+    saved: Callable[[Any], Path], tmp_path: Path
+) -> None:
+    folder = saved(RobertaForSequenceClassification(RobertaConfig(**BERT, pad_token_id=1)))
+    path = tmp_path / "data.jsonl"
+    path.write_text(f"{json.dumps({'text': 'good film ' * 30, 'label': 1})}\n" * 5)
+    source = load_source(f"hf:{folder}", str(path))
+    assert source.processing == TextProcessing(max_length=22, pad_id=1)
+    assert source.dataset is not None
+    assert run(source, source.dataset.train.inputs).shape == (4, 2)
+
+
+def test_texts_are_as_long_as_positions_of_another_name(saved: Callable[[Any], Path]) -> None:
+    sizes = {"vocab_size": 32, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 20}
+    source = load_source(f"hf:{saved(GPT2ForSequenceClassification(GPT2Config(**sizes, pad_token_id=0)))}")
+    assert source.processing == TextProcessing(max_length=20)
+
+
+def test_an_end_that_the_vocabulary_lacks_ends_nothing(saved: Callable[[Any], Path], tmp_path: Path) -> None:
+    """GPT-2's default end is token 50256."""
+    sizes = {"vocab_size": 32, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}
+    path = tmp_path / "data.tsv"
+    path.write_text("good film\n" * 40)
+    source = load_source(f"hf:{saved(GPT2LMHeadModel(GPT2Config(**sizes)))}", str(path))
+    assert isinstance(source.processing, GenerationProcessing)
+    assert source.processing.eos_ids == ()
+    assert source.dataset is not None
+    assert source.dataset.train.inputs["input_ids"].max() < 32
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"problem_type": "multi_label_classification"}, "a model of multi_label_classification"),
+        ({"num_labels": 1}, "a model of regression is not supported"),
+    ],
+)
+def test_answers_that_are_no_choice_among_labels_are_refused(
+    saved: Callable[[Any], Path], settings: dict[str, Any], message: str
+) -> None:
+    """Their softmax would be served: of a single number, always one."""
+    folder = saved(BertForSequenceClassification(BertConfig(**BERT, **settings)))
+    with pytest.raises(SourceError, match=message):
+        load_source(f"hf:{folder}")
 
 
 def test_text_generation_is_the_model_itself(saved: Callable[[Any], Path], tmp_path: Path) -> None:
