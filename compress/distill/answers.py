@@ -18,8 +18,9 @@ from compress.distill.config import CachedConfig, SequencesConfig
 from compress.errors import StepError
 from models.datasets.dataset import IGNORED, Array, Split
 from models.objectives import forward
+from models.sources.factory import defining_files
 from models.sources.source import SourceModel
-from models.storage import arrays_digest
+from models.storage import arrays_digest, file_digest
 from models.training import Batch
 from runtime.manifest import TextProcessing
 
@@ -161,12 +162,21 @@ def _stored(source: SourceModel, what: str, make: Callable[[], Arrays]) -> dict[
     inputs = {
         "what": what,
         "teacher": teacher,
+        "computes": _computation(source),
         "data": data,
         "code": code,
         "versions": dict(library_versions()),
     }
     stage = run_stage("teacher", inputs, write)
     return {name: np.load(stage.folder / f"{name}.npy", mmap_mode="r") for name in stage.figures}
+
+
+def _computation(source: SourceModel) -> list[str]:
+    """What the teacher makes of its weights: structure, configuration, the code of its layers, pooling."""
+    module = _module(source)
+    settings = (repr(part.config) for part in module.modules() if hasattr(part, "config"))
+    code = map(file_digest, defining_files(module))
+    return [repr(module), next(settings, ""), *code, repr(source.processing)]
 
 
 def _with_train(source: SourceModel, split: Split) -> SourceModel:

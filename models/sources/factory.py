@@ -37,11 +37,11 @@ def fingerprint(place: str, seed: int, full: bool) -> str:
     made = build(place, seed)
     # Not the state's: buffers that are not saved count as well.
     arrays = {name: each.detach().numpy() for name, each in (*made.named_parameters(), *made.named_buffers())}
-    code = [file_digest(path) for path in (Path(_found(module, place)), *_defining(made))]
+    code = [file_digest(path) for path in (Path(_found(module, place)), *defining_files(made))]
     return digest(*code, arrays_digest(arrays), str(seed), repr(versions(["torch"])))
 
 
-def _defining(module: nn.Module) -> list[Path]:
+def defining_files(module: nn.Module) -> list[Path]:
     """The source files of the module's classes, but for torch's own."""
     names = sorted({type(part).__module__ for part in module.modules()})
     own = [sys.modules[name] for name in names if name.partition(".")[0] != "torch" and name in sys.modules]

@@ -25,9 +25,12 @@ def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:
     path = _existing(place)
     graph = _checked(path).graph
     stored = {tensor.name for tensor in graph.initializer}
-    inputs = tuple(value.name for value in graph.input if value.name not in stored)
-    if not inputs:
+    taken = [value for value in graph.input if value.name not in stored]
+    if not taken:
         raise SourceError(f"onnx:{place}: the graph takes no input; export one that does")
+    for value in taken:
+        _check_rows(value, place)
+    inputs = tuple(value.name for value in taken)
     dataset = matched(load_dataset(data), inputs, f"onnx:{place}") if data else None
     return SourceModel(
         name=bundle_name(path.stem),
@@ -41,6 +44,16 @@ def load(place: str, data: str | None, seed: int, full: bool) -> SourceModel:
         output_names=tuple(value.name for value in graph.output),
         dataset=dataset,
     )
+
+
+def _check_rows(value: Any, place: str) -> None:
+    """Raises SourceError for an input of a fixed number of rows: it is judged and timed in batches."""
+    axes = value.type.tensor_type.shape.dim
+    if axes and axes[0].HasField("dim_value"):
+        raise SourceError(
+            f"onnx:{place}: '{value.name}' takes {axes[0].dim_value} rows at a time and no other number; "
+            "export it with a symbolic first axis (dynamic_axes or dynamic_shapes)"
+        )
 
 
 def matched(dataset: Dataset, inputs: tuple[str, ...], reference: str) -> Dataset:

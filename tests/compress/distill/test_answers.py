@@ -77,6 +77,18 @@ def test_answers_are_computed_once_and_the_loss_is_that_of_the_teacher_itself(
     assert len(list(home.glob("stages/teacher-*"))) == 2
 
 
+def test_answers_of_the_same_weights_in_another_network_are_others(decoder: SourceModel, home: Path) -> None:
+    """How weights are used is no weight: a configuration, say, or the code of a layer."""
+    assert decoder.module is not None
+    with_answers(decoder, CachedConfig(top_k=3), 2.0)
+    decoder.module.config.rms_norm_eps = 0.5  # type: ignore[union-attr, assignment]
+    for part in decoder.module.modules():
+        if hasattr(part, "variance_epsilon"):
+            part.variance_epsilon = 0.5  # type: ignore[assignment]
+    with_answers(decoder, CachedConfig(top_k=3), 2.0)
+    assert len(list(home.glob("stages/teacher-*"))) == 2
+
+
 def test_a_student_learns_from_answers_on_disk(decoder: SourceModel) -> None:
     config: Any = validate(
         {"method": "distill", "student": {"layers": [0, 2]}, "cached": {"top_k": 8}, "training": QUICK}

@@ -55,6 +55,15 @@ def test_an_input_that_the_data_lacks_is_named(graph: Path, tmp_path: Path) -> N
         load_source(f"onnx:{graph}", str(tmp_path / "data.npz"))
 
 
+def test_a_graph_of_a_fixed_number_of_rows_is_refused(graph: Path) -> None:
+    """Exporters fix the batch of their example unless told otherwise."""
+    model = onnx.load(graph)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, str(graph))
+    with pytest.raises(SourceError, match="'x' takes 1 rows at a time and no other number; export it with"):
+        load_source(f"onnx:{graph}")
+
+
 @pytest.mark.parametrize("content", [b"", b"GIF89a, not a graph", b"\x08\x0a\x12"])
 def test_a_file_that_is_not_onnx_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
