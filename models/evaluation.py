@@ -162,7 +162,12 @@ def negative_log_likelihood(logits: Array, targets: Array) -> Array:
 
 
 def spearman(first: Array, second: Array) -> float:
-    """Spearman's rank correlation of two [n] arrays: Pearson's, of ranks that are averaged over ties."""
+    """Spearman's rank correlation of two [n] arrays: Pearson's, of ranks that are averaged over ties.
+
+    Not a number where one of the values is none: it would rank above all others.
+    """
+    if np.isnan([first, second]).any():
+        return float("nan")
     ranks = np.stack([_ranks(first), _ranks(second)])
     centred = ranks - ranks.mean(1, keepdims=True)
     norms = np.sqrt((centred**2).sum(1))
@@ -183,15 +188,20 @@ def _pooled(output: Array, inputs: dict[str, Array], processing: Processing | No
     return output
 
 
+def _guessed(logits: Array) -> Array:
+    """The likeliest class of each; -1, which is none, where one of the logits is not a number."""
+    return np.where(np.isnan(logits).any(-1), -1, logits.argmax(-1))
+
+
 def _hits(logits: Array, targets: Array) -> Array:
     check_labels(targets, logits.shape[-1])
-    hits: Array = logits.argmax(-1) == targets
+    hits: Array = _guessed(logits) == targets
     return hits.astype(np.float64)[:, None]
 
 
 def _token_hits(logits: Array, targets: Array) -> Array:
     counted = targets != IGNORED
-    return np.stack([((logits.argmax(-1) == targets) & counted).sum(1), counted.sum(1)], 1).astype(np.float64)
+    return np.stack([((_guessed(logits) == targets) & counted).sum(1), counted.sum(1)], 1).astype(np.float64)
 
 
 def _found_spans(logits: Array, targets: Array) -> Array:
@@ -216,12 +226,12 @@ def _span_f1(scores: Array) -> float:
 def _node_hits(logits: Array, targets: Array) -> Array:
     """One row a scored node: a graph of many is one example, and an interval wants more than one."""
     counted = targets != IGNORED
-    return np.asarray((logits.argmax(-1) == targets)[counted], np.float64)[:, None]
+    return np.asarray((_guessed(logits) == targets)[counted], np.float64)[:, None]
 
 
 def _overlaps(logits: Array, targets: Array) -> Array:
     """Pixels of each class in both, then in either: [B, 2 * classes]; their sums give the IoU."""
-    guessed, classes = logits.argmax(-1)[..., None], np.arange(logits.shape[-1])
+    guessed, classes = _guessed(logits)[..., None], np.arange(logits.shape[-1])
     ours, theirs = guessed == classes, targets[..., None] == classes
     parts = [(ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))]
     return np.concatenate(parts, 1).astype(np.float64)

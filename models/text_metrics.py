@@ -3,6 +3,7 @@
 Both come from libraries: BLEU is sacreBLEU's, ROUGE-L torchmetrics'. Both are in [0, 1] here.
 """
 
+import re
 from functools import cache
 from typing import Any
 
@@ -40,9 +41,14 @@ def _row(answer: str, reference: str) -> list[float]:
     from torchmetrics.functional.text import rouge_score
 
     found = _sacrebleu().sentence_score(answer, [reference])
-    common: Any = rouge_score(answer, reference, rouge_keys="rougeL")
+    common: Any = rouge_score(answer, reference, normalizer=_words, rouge_keys="rougeL")
     counts = [*found.counts, *found.totals, found.sys_len, found.ref_len]
     return [*counts, float(common["rougeL_fmeasure"])]
+
+
+def _words(text: str) -> str:
+    """Words in any script, in small letters; torchmetrics' own rule knows the 26 letters alone."""
+    return re.sub(r"[\W_]+", " ", text.lower())
 
 
 @cache

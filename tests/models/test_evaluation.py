@@ -157,3 +157,17 @@ def test_answers_that_were_judged_once_are_judged_by_another_metric_of_the_same_
     assert again is not None
     assert again.value() == evaluate(lambda inputs: {"text": said}, split, "rouge-l", 2).value()
     assert judged.judged_by("accuracy") is None
+
+
+def test_answers_that_are_no_numbers_are_right_nowhere() -> None:
+    """Of a row of nan the first is called the largest: a broken model would know the first class."""
+    broken = np.full((4, 6, 3), np.nan)
+    zeros = np.zeros((4, 6), np.int64)
+    for metric, logits, targets in [
+        ("accuracy", broken[:, 0], zeros[:, 0]),
+        ("token-accuracy", broken, zeros),
+        ("node-accuracy", broken, zeros),
+        ("mean-iou", broken[:, None], zeros[:, None]),
+    ]:
+        assert evaluate(looked_up(logits), Split(rows(4), targets), metric, 3).value() == 0, metric  # type: ignore[arg-type]
+    assert np.isnan(spearman(np.array([0.1, np.nan, 0.3]), np.array([1.0, 2.0, 3.0])))

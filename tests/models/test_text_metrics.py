@@ -34,3 +34,10 @@ def test_texts_are_judged_by_their_references() -> None:
         result = evaluate(lambda inputs: {"text": np.array(ANSWERS, object)[inputs["row"]]}, split, metric, 3)
         assert result.value() == wanted
         assert result.higher_is_better
+
+
+def test_words_are_words_in_any_script() -> None:
+    """As torchmetrics has it, these answers would share nothing with themselves, or with others half."""
+    texts = np.array(["Größere Füße", "图像 分类 模型", "модель мала"], object)
+    assert rouge_l(text_rows(texts, texts)) == 1
+    assert rouge_l(text_rows(np.array(["größte"], object), np.array(["größe"], object))) == 0
