@@ -38,10 +38,14 @@ class Constraint:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | None, tokenizer: "LLTokenizer") -> "Constraint":
-        """JSON that is valid under `schema`; None: any JSON object."""
+        """JSON on one line that is valid under `schema`; None: any JSON object."""
         try:
             text = json.dumps({"type": "object"} if schema is None else schema)
-            grammar = _matcher().grammar_from_json_schema(text)
+            # As Python writes it. Where blanks are free, a small model writes them until its tokens run out
+            # (docs/log.md). A schema's own "x-guidance" comes before this.
+            grammar = _matcher().grammar_from_json_schema(
+                text, {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+            )
         except (TypeError, ValueError) as error:
             raise InputError(f"the JSON schema cannot be read: {_first_line(str(error))}") from None
         return cls(tokenizer, grammar)

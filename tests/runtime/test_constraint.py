@@ -67,6 +67,20 @@ def test_what_is_written_is_valid_under_the_schema(seed: int, tokenizer: Tokeniz
     assert isinstance(answer["age"], int)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_token_is_spent_on_blanks(seed: int, tokenizer: Tokenizer, grammars: Any) -> None:
+    flags = {"type": "array", "items": {"type": "boolean"}, "maxItems": 3}
+    schema = {
+        "type": "object",
+        "properties": {"kind": {"enum": ["cat", "dog"]}, "flags": flags},
+        "required": ["kind", "flags"],
+        "additionalProperties": False,
+    }
+    text = write(Constraint.json_schema(schema, grammars), tokenizer, seed)
+    assert text is not None
+    assert text == json.dumps(json.loads(text))
+
+
 def test_no_schema_is_any_object(tokenizer: Tokenizer, grammars: Any) -> None:
     constraint = Constraint.json_schema(None, grammars)
     logits = np.zeros(tokenizer.get_vocab_size(), np.float32)
