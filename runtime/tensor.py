@@ -200,7 +200,8 @@ def _check_tensor(tensor: Array, spec: TensorSpec, axes: dict[str, int]) -> None
     for axis, size in zip(spec.shape, shape, strict=True):
         wanted = axes.setdefault(axis, size) if isinstance(axis, str) else axis
         if size != wanted:
-            raise InputError(f"input '{spec.name}' has shape {list(shape)}; send {_shape(spec)}")
+            of_others = f", whose '{axis}' is {wanted} in the others" if isinstance(axis, str) else ""
+            raise InputError(f"input '{spec.name}' has shape {list(shape)}; send {_shape(spec)}{of_others}")
     if 0 in shape:
         raise InputError(f"input '{spec.name}' is empty (shape {list(shape)}); send at least one row")
     # For a row, numpy's `all` takes three times as long as a search for the byte that False is.

@@ -54,6 +54,14 @@ class Entry:
         return next((model for model in self.models if model.manifest.version == version), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """What was served from a folder: no store remembers it, and it may be loaded again."""
+
+    folder: str
+    version: str
+
+
 class Catalog:
     """Served models. Enter it as a context on the event loop that will use it."""
 
@@ -68,6 +76,7 @@ class Catalog:
         self.traffic = Traffic() if traffic is None else traffic
         self.pool = Pool(settings.threads or available_cores(), settings.queue)
         self.aliases: dict[str, Alias] = {}
+        self.unloaded: dict[str, Unloaded] = {}
         self._entries: dict[str, Entry] = {}
         # Told the tag and version of a model that broke here and was taken out.
         self.on_rollback: Callable[[str, str], None] | None = None
@@ -151,10 +160,11 @@ class Catalog:
             raise InvalidRequest(f"'{tag}' is an alias; delete it first, or load what it names", "name")
         model = entry.loaded(version) if entry else None
         if model is None:
-            bundle = await asyncio.to_thread(_bundle, name, entry)
+            bundle = await asyncio.to_thread(_bundle, name, self._reference_of(tag))
             model = entry.loaded(bundle.manifest.version) if entry else None
             model = model or await self._open(bundle)
-        self._install(model, name, take_over=take_over)
+        self._install(model, self._reference_of(tag) or name, take_over=take_over)
+        self.unloaded.pop(tag, None)
         return model.manifest
 
     async def unload(self, name: str) -> None:
@@ -171,6 +181,8 @@ class Catalog:
             entry.previous = None if entry.previous is model else entry.previous
         else:
             del self._entries[tag]
+            if store.is_folder(entry.reference) and not store.is_stored(entry.reference, tag):
+                self.unloaded[tag] = Unloaded(entry.reference, model.manifest.version)
         for each in [model] if version else entry.models:
             self._retire(each)
 
@@ -229,6 +241,12 @@ class Catalog:
                 await fresh.stop()
                 raise
         return fresh
+
+    def _reference_of(self, tag: str) -> str:
+        """Where a name was found when it was named first; nothing for one that never was served."""
+        if entry := self._entries.get(tag):
+            return entry.reference
+        return self.unloaded[tag].folder if tag in self.unloaded else ""
 
     def _install(self, model: Served, reference: str, *, take_over: bool) -> None:
         """Let a loaded model answer to its name, or stand beside the one that does."""
@@ -332,9 +350,9 @@ class Catalog:
         task.add_done_callback(self._tasks.discard)
 
 
-def _bundle(name: str, entry: Entry | None) -> Bundle:
-    """What a name means now: a bundle of the store, or the one in the folder that is served by this name."""
-    folder = entry.reference if entry and store.is_folder(entry.reference) else ""
+def _bundle(name: str, reference: str) -> Bundle:
+    """What a name means now: a bundle of the store, or the one in the folder that it was served from."""
+    folder = reference if reference and store.is_folder(reference) else ""
     if not folder and store.is_folder(name):
         raise InvalidRequest(f"'{name}' is no tag; folders are named when the server starts", "name")
     tag, _, version = name.partition(":")

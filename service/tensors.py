@@ -66,6 +66,8 @@ def decode(tensor: InputTensor, binary: memoryview) -> Array:
         raise _wrong(tensor, f"datatype '{tensor.datatype}' is not one of {', '.join(_DTYPES)}")
     dtype = _DTYPES[tensor.datatype]
     size = tensor.parameters.binary_data_size
+    if size is None and tensor.data is None:
+        raise _wrong(tensor, "it has neither 'data' nor binary data; shared memory is not read")
     values = _from_json(tensor, dtype) if size is None else _from_binary(tensor, dtype, binary[:size])
     if values.size != math.prod(tensor.shape):
         raise _wrong(tensor, f"{values.size} values do not fill shape {tensor.shape}")

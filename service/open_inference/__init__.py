@@ -15,6 +15,7 @@ __all__ = ["ready", "routes", "server"]
 # The first match wins, and `infer` is what nearly every request asks for.
 routes = [
     Route("/models/{name}/infer", infer, methods=["POST"]),
+    Route("/", server),
     Route("/health/live", live),
     Route("/health/ready", ready),
     Route("/models/{name}", model),

@@ -27,6 +27,8 @@ from service.middleware.headers import header
 from service.open_inference.generate import generate
 from service.tensors import InputTensor, Parameters, decode, encode, texts
 
+# Triton's other extensions, by the parameter of an output that asks for them.
+UNSUPPORTED = ("shared_memory_region", "classification")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 # What can be made of BYTES: texts, or images.
 _READABLE = (CaptionedProcessing, ImageProcessing, TextProcessing, WordProcessing)
@@ -144,6 +146,10 @@ def _wanted(asked: InferRequest, outputs: dict[str, Array]) -> list[tuple[str, b
     for output in asked.outputs:
         if output.name not in outputs:
             raise InvalidRequest(f"no output '{output.name}': {nearest(output.name, outputs)}", output.name)
+        if sent := [name for name in UNSUPPORTED if name in (output.parameters.model_extra or ())]:
+            raise InvalidRequest(
+                f"output '{output.name}': '{sent[0]}' is not supported; leave it out", output.name
+            )
     if not asked.outputs:
         return [(name, default) for name in outputs]
     return [(output.name, _or(output.parameters.binary_data, default)) for output in asked.outputs]

@@ -39,9 +39,12 @@ async def index(request: Request) -> JSONResponse:
     asked = parse(body, IndexRequest) if body else IndexRequest()
     listed = [_described(m.tag, m.version, "READY", "") for m in catalog.manifests]
     if not asked.ready:
-        served = {manifest.tag for manifest in catalog.manifests}
+        listed += [
+            _described(tag, each.version, "UNAVAILABLE", "unloaded") for tag, each in catalog.unloaded.items()
+        ]
+        known = {each["name"] for each in listed}
         tags = [tag.partition(":") for tag in await asyncio.to_thread(store.newest_tags)]
-        listed += [_described(tag, v, "UNAVAILABLE", "unloaded") for tag, _, v in tags if tag not in served]
+        listed += [_described(tag, v, "UNAVAILABLE", "unloaded") for tag, _, v in tags if tag not in known]
     return JSONResponse(listed)
 
 

@@ -461,6 +461,17 @@ def test_a_graph_that_is_none_is_refused(http, graph):
     assert answer.status_code == 400, answer.text
 
 
+def test_tensors_that_differ_in_an_axis_are_told_which(http):
+    tensors = [
+        {"name": name, "datatype": "INT64", "shape": [1, length], "data": [1] * length}
+        for name, length in (("input_ids", 2), ("attention_mask", 3))
+    ]
+    answer = http.post("/v2/models/token-classification-tiny/infer", json={"inputs": tensors})
+    assert answer.status_code == 400
+    assert "has shape [1, 3]" in answer.json()["error"]
+    assert "is 2 in the others" in answer.json()["error"]
+
+
 def test_tensors_go_in_and_out_by_the_protocol(http):
     features = {"name": "features", "datatype": "FP32", "shape": [1, 2, 1], "data": [[[1], [-1]]]}
     edges = {"name": "edges", "datatype": "INT64", "shape": [1, 1, 2], "data": [[[0, 1]]]}

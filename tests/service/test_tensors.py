@@ -43,7 +43,7 @@ def test_nan_is_null_in_json_and_itself_in_binary():
     ("data", "raw", "message"),
     [
         ([1], b"", "send strings"),
-        (None, b"", "send strings"),
+        (None, b"", "neither 'data' nor binary data"),
         ([["a"], ["b", "c"]], b"", "send strings"),
         (None, b"\x05\0\0\0ab", "within an element"),
         (None, b"\x05\0", "within an element"),

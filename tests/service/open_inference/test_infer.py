@@ -53,6 +53,19 @@ def test_a_compressed_request_is_refused_for_what_it_is(client, pixels, algorith
     assert answer.as_numpy("logits").shape == (3, 2)
 
 
+def test_an_extension_that_is_not_there_is_refused_by_name(client, pixels):
+    tensor = http.InferInput("pixels", pixels.shape, "FP32")
+    tensor.set_data_from_numpy(pixels)
+    shared = http.InferRequestedOutput("logits")
+    shared.set_shared_memory("region", 24)
+    for output in (shared, http.InferRequestedOutput("logits", class_count=1)):
+        with pytest.raises(InferenceServerException, match="is not supported"):
+            client.infer(MODEL, [tensor], outputs=[output])
+    tensor.set_shared_memory("region", pixels.nbytes)
+    with pytest.raises(InferenceServerException, match="shared memory"):
+        client.infer(MODEL, [tensor])
+
+
 def test_an_output_that_does_not_exist_is_refused(client, pixels):
     tensor = http.InferInput("pixels", pixels.shape, "FP32")
     tensor.set_data_from_numpy(pixels)
@@ -65,7 +78,7 @@ def test_an_output_that_does_not_exist_is_refused(client, pixels):
     [
         ({"data": [0.5] * 63}, "63 values do not fill"),
         ({"data": ["a"] * 64}, "not FP32"),
-        ({"data": None}, "not FP32"),
+        ({"data": None}, "neither 'data' nor binary data"),
         ({"data": [[1, 2], [3]]}, "ragged"),
         ({"data": [1e300] * 64}, "NaN or infinite"),
         ({"data": [float("nan")] * 64}, "NaN or infinite"),

@@ -18,6 +18,10 @@ def test_health_and_metadata(client, bundles):
     assert metadata["inputs"] == [{"name": "pixels", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
 
 
+def test_the_servers_metadata_are_at_both_its_addresses(server):
+    assert server.http.get("/v2/").json() == server.http.get("/v2").json()
+
+
 def test_a_text_models_tensors_are_texts(client):
     metadata = client.get_model_metadata("chatter-tiny")
     assert metadata["inputs"] == [{"name": "text_input", "datatype": "BYTES", "shape": [-1]}]

@@ -50,6 +50,19 @@ def test_models_come_and_go(serve_in, stocked, bundles: Path):
         assert [each["name"] for each in ready] == ["chatter-tiny"]
 
 
+def test_what_was_unloaded_from_a_folder_comes_back(serve, bundles: Path):
+    with (
+        serve(str(bundles / "digits"), str(bundles / "chatter")) as server,
+        http.InferenceServerClient(server.url.removeprefix("http://")) as client,
+    ):
+        client.unload_model("digits-tiny")
+        assert states(client) == {"chatter-tiny": "READY", "digits-tiny": "UNAVAILABLE"}
+        client.load_model("digits-tiny")
+        assert states(client) == {"chatter-tiny": "READY", "digits-tiny": "READY"}
+        # Its folder is known again, too.
+        client.load_model("digits-tiny")
+
+
 def test_a_version_that_is_published_later_takes_over_and_goes_back(serve_in, stocked, tmp_path: Path):
     with serve_in(stocked, "digits-tiny") as server:
         load = "/admin/models/digits-tiny/load"
