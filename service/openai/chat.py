@@ -16,7 +16,9 @@ from service.adapters import choose
 from service.body import Body, read
 from service.completion import Answer, Piece, complete
 from service.engine import Engine
+from service.errors import InvalidRequest
 from service.openai.logprobs import chat_logprobs
+from service.openai.neutral import EitherWay, NoChoice, Nothing, NoThinking, OnlyText
 from service.openai.reply import Reply, respond
 from service.openai.sampling import SamplingBody
 
@@ -36,13 +38,17 @@ class Message(Body):
     """One turn. `developer` is what OpenAI now calls `system`."""
 
     role: Literal["system", "developer", "user", "assistant"]
+    # Conversations are sent back as they came, from other servers too. Calls come without content.
+    tool_calls: Nothing = None
+    annotations: Nothing = None
     content: Annotated[list[TextPart], BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])]
     name: str = ""
 
     def plain(self) -> dict[str, str]:
         """The turn as templates expect it."""
         content = "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+        role = "system" if self.role == "developer" else self.role
+        return {"role": role, "content": content} | ({"name": self.name} if self.name else {})
 
 
 class ChatBody(SamplingBody):
@@ -53,11 +59,19 @@ class ChatBody(SamplingBody):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=MAX_LOGPROBS)
+    prediction: dict[str, Any] | None = Field(default=None, description="Taken, and without effect.")
+    tools: Nothing = None
+    functions: Nothing = None
+    tool_choice: NoChoice = None
+    function_call: NoChoice = None
+    parallel_tool_calls: EitherWay = None
+    modalities: OnlyText = None
+    reasoning_effort: NoThinking = None
 
     @model_validator(mode="after")
     def _possible(self) -> "ChatBody":
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs goes with 'logprobs': true")
+            raise InvalidRequest("top_logprobs: it goes with 'logprobs': true", "top_logprobs")
         return self
 
     @property

@@ -18,7 +18,9 @@ from service.adapters import choose
 from service.body import read
 from service.completion import Answer, Piece, complete, unanswered
 from service.engine import Engine
+from service.errors import InvalidRequest
 from service.openai.logprobs import completion_logprobs
+from service.openai.neutral import NoSuffix
 from service.openai.prompts import Prompts
 from service.openai.reply import Reply, respond
 from service.openai.sampling import SamplingBody
@@ -32,14 +34,14 @@ class CompletionBody(SamplingBody):
     echo: bool = False
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     best_of: int | None = None
-    suffix: None = None
+    suffix: NoSuffix = None
 
     @model_validator(mode="after")
     def _possible(self) -> "CompletionBody":
         if self.best_of not in (None, self.n):
-            raise ValueError("best_of other than n is not supported; leave it out")
+            raise InvalidRequest("best_of: other than n it is not supported; leave it out", "best_of")
         if self.max_tokens == 0 and not self.echo:
-            raise ValueError("max_tokens is 0; ask for at least 1, or for 'echo'")
+            raise InvalidRequest("max_tokens: it is 0; ask for at least 1, or for 'echo'", "max_tokens")
         return self
 
 

@@ -16,6 +16,7 @@ MAX_CHOICES = 128
 MAX_STOPS = 4
 # A character takes so many times as long to tokenize as to be read as JSON, or more.
 TOKENIZING = 16
+LEAST_NUCLEUS = 1e-9
 # JSON's keys are texts.
 TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
 
@@ -92,6 +93,8 @@ class SamplingBody(Body):
     service_tier: str = ""
     safety_identifier: str = ""
     prompt_cache_key: str = ""
+    prompt_cache_retention: str = ""
+    prompt_cache_options: dict[str, Any] = Field(default={})
 
     def effort(self, characters: int) -> float:
         """What it takes to prepare prompts of so many characters: as reading so many bytes of JSON does."""
@@ -128,7 +131,8 @@ class SamplingBody(Body):
             temperature=self.temperature,
             # vLLM's other word for no limit.
             top_k=0 if self.top_k == -1 else self.top_k,
-            top_p=self.top_p,
+            # OpenAI's 0 leaves the likeliest token, which a nucleus always holds.
+            top_p=self.top_p or LEAST_NUCLEUS,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
             presence_penalty=self.presence_penalty,

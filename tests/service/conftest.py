@@ -44,7 +44,7 @@ EOS = 256
 CHAT_TEMPLATE = """\
 {% for message in messages %}
 {% if message.content == 'refuse me' %}{{ raise_exception('not that') }}{% endif %}
-<{{ message.role }}>{{ message.content }}
+<{{ message.role }}{{ ' ' ~ message.name if message.name }}>{{ message.content }}
 {%- endfor %}
 {% if add_generation_prompt %}<assistant>{% endif %}"""
 

@@ -52,6 +52,31 @@ def test_parts_and_developers_are_texts_and_systems(client, model):
     )
 
 
+def test_what_asks_for_nothing_is_taken(client, model):
+    neutral = {
+        "tools": [],
+        "tool_choice": "none",
+        "parallel_tool_calls": False,
+        "modalities": ["text"],
+        "prediction": {"type": "content", "content": "hello"},
+        "reasoning_effort": "none",
+        "prompt_cache_retention": "24h",
+    }
+    assert ask(client, temperature=0, **neutral).choices[0].message.content == greedy(model, PROMPT, 12)
+
+
+def test_a_conversation_of_another_server_goes_on(client, model):
+    said = {"role": "assistant", "content": "hi", "refusal": None, "annotations": [], "tool_calls": []}
+    answer = ask(client, messages=[*HELLO, said, HELLO[1]], temperature=0)
+    prompt = PROMPT + "hi<user>hello<assistant>"
+    assert answer.choices[0].message.content == greedy(model, prompt, 12)
+
+
+def test_the_template_sees_who_speaks(client, model):
+    answer = ask(client, messages=[{"role": "user", "name": "ada", "content": "hello"}], temperature=0)
+    assert answer.choices[0].message.content == greedy(model, "<user ada>hello<assistant>", 12)
+
+
 def test_a_stream_gives_the_role_once_then_the_text_then_the_usage(client, model):
     *chunks, last = ask(client, temperature=0, stream=True, stream_options={"include_usage": True})
     assert "".join(chunk.choices[0].delta.content for chunk in chunks) == greedy(model, PROMPT, 12)
@@ -150,6 +175,9 @@ def test_any_object_is_an_object(client, model):
         ),
         ({"messages": [{"role": "user", "content": "refuse me"}]}, "not that"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice: not supported"),
+        ({"modalities": ["audio"]}, "modalities: not supported"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "tool_calls: not supp"),
         ({"top_logprobs": 2}, "goes with 'logprobs'"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"response_format": {"type": "json_schema"}}, "json_schema"),
