@@ -1,10 +1,10 @@
 """What a person has, and an answer in the task's words: a sentence, an image, some numbers.
 
-`POST /predict/{model}` takes an image file as the body, a form with files, a plain list or sentence as JSON,
-or JSON with one of `text`, `image` (base64), `pixels`, `graph`, `tensor`, or with `question` and `context`;
-where the model compares images with captions, `text` may go beside an image. A model that writes answers
-`text` with text, of at most `max_tokens` tokens (`written.py`). It never fetches what a request points at. In
-a batch one bad item gets an error of its own and costs the others nothing.
+`POST /predict/{model}` takes an image file as the body, or a sentence as `text/plain`, a form with files, a
+plain list or sentence as JSON, or JSON with one of `text`, `image` (base64), `pixels`, `graph`, `tensor`, or
+with `question` and `context`; where the model compares images with captions, `text` may go beside an image. A
+model that writes answers `text` with text, of at most `max_tokens` tokens (`written.py`). It never fetches
+what a request points at. In a batch one bad item gets an error of its own and costs the others nothing.
 """
 
 import base64
@@ -168,12 +168,21 @@ async def _uploaded(request: Request, model: Model) -> Items:
 
 
 def _parsed(model: Model, body: bytes, content_type: str) -> Items:
-    # Clients send files under all sorts of types; JSON announces itself.
+    # Clients send files, and JSON, under all sorts of types; JSON announces itself.
     if content_type.startswith("application/json") or body.lstrip()[:1] in (b"{", b"[", b'"', b""):
         return _items(model, _question(model, body))
+    if content_type.startswith("text/plain") and _fields(model) == ("text",):
+        return Items([_sentence(body)])
     if "image" not in _fields(model):
         raise _wrong_kind(model)
     return Items([body])
+
+
+def _sentence(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the text is not UTF-8 ({error}); send UTF-8", "text") from None
 
 
 def _question(model: Model, body: bytes) -> Question:
@@ -255,8 +264,10 @@ def _wrong_kind(model: Model) -> InputError:
 
 
 def _decode(image: str) -> bytes | InputError:
+    # As browsers make it of a file, and in lines, as `base64` and MIME do.
+    data = image.partition(";base64,")[2] if image.startswith("data:") else image
     try:
-        return base64.b64decode(image, validate=True)
+        return base64.b64decode("".join(data.split()), validate=True)
     except ValueError as error:
         return InvalidRequest(f"image: not base64 ({error})", "image")
 

@@ -132,12 +132,13 @@ class ModelPress:
         self,
         model: str,
         ctx: bentoml.Context,
-        text: list[str] | None = None,
-        image: list[str] | None = None,
-        graph: list[dict[str, Any]] | None = None,
+        text: str | list[str] | None = None,
+        image: str | list[str] | None = None,
+        pixels: list[Any] | None = None,
+        graph: dict[str, Any] | list[dict[str, Any]] | None = None,
         tensor: list[Any] | None = None,
-        question: list[str] | None = None,
-        context: list[str] | None = None,
+        question: str | list[str] | None = None,
+        context: str | list[str] | None = None,
         max_tokens: int | None = None,
     ) -> list[dict[str, Any]]:
         """Answers in the task's words to texts, images (base64), graphs, questions, or one tensor."""
@@ -145,6 +146,7 @@ class ModelPress:
         asked = natural.Question(
             text=text,
             image=image,
+            pixels=pixels,
             graph=graph,
             tensor=tensor,
             question=question,

@@ -26,7 +26,7 @@ def document(routes: Iterable[BaseRoute], native: Schema | None = None) -> Schem
             if operation is not None:
                 described = _operation(path, method, operation, components)
                 paths.setdefault(path, {})[method.lower()] = described
-    native = native or {}
+    native = _whole(native or {})
     return {
         "openapi": "3.1.0",
         "info": {"title": "modelpress", "version": "1", **native.get("info", {})},
@@ -37,6 +37,19 @@ def document(routes: Iterable[BaseRoute], native: Schema | None = None) -> Schem
             "schemas": {**native.get("components", {}).get("schemas", {}), **components},
         },
     }
+
+
+def _whole(native: Schema) -> Schema:
+    """BentoML's description, with whole bodies: where a field has several types, its paths name the first."""
+    known = native.get("components", {}).get("schemas", {})
+    paths = {}
+    for path, methods in native.get("paths", {}).items():
+        name = f"{methods.get('post', {}).get('x-bentoml-name')}__Input"
+        if name in known:
+            body = {"content": {JSON: {"schema": {"$ref": REF.format(model=name)}}}}
+            methods = {**methods, "post": {**methods["post"], "requestBody": body}}
+        paths[path] = methods
+    return {**native, "paths": paths}
 
 
 def _flat(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[str, Route]]:

@@ -34,6 +34,12 @@ def test_base64_images_are_a_batch(server):
     assert labels(server.http.post(URL, json={"image": images[1]})) == ["dark"]
 
 
+def test_base64_comes_in_lines_and_as_data_urls_too(server):
+    lines = base64.encodebytes(png(250)).decode()
+    url = "data:image/png;base64," + base64.b64encode(png(3)).decode()
+    assert labels(server.http.post(URL, json={"image": [lines, url]})) == ["bright", "dark"]
+
+
 def test_pixels_are_an_image(server):
     assert labels(server.http.post(URL, json={"pixels": np.full((8, 8), 200).tolist()})) == ["bright"]
     assert labels(server.http.post(URL, json={"pixels": np.full((4, 4, 3), 9).tolist()})) == ["dark"]
@@ -132,6 +138,10 @@ def test_a_decoder_goes_on_with_a_text(server):
     assert plain.startswith(wanted)
     form = server.http.post(WRITER, files=[("text", (None, "hello"))])
     assert form.json()["predictions"][0]["text"] == plain
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    text = server.http.post(WRITER, content="hello", headers=headers)
+    assert text.json()["predictions"][0]["text"] == plain
+    assert server.http.post(WRITER, content=b"\xff", headers=headers).status_code == 400
 
 
 def test_bentomls_endpoint_goes_on_with_texts(server):

@@ -23,6 +23,13 @@ def test_bentomls_own_client_lists_predicts_and_generates(client):
     Image.new("L", (8, 8), 255).save(file, "PNG")
     image = base64.b64encode(file.getvalue()).decode()
     assert client.predict(model="digits-tiny", image=[image])[0]["label"] == "bright"
+    # BentoML's client would make a list of a text's characters where a list is all that may come.
+    (alone,) = client.predict(model="digits-tiny", image=image)
+    assert alone["label"] == "bright"
+    (drawn,) = client.predict(model="digits-tiny", pixels=[[9] * 8] * 8)
+    assert drawn["label"] == "dark"
+    (written,) = client.predict(model="chatter-tiny", text="hello", max_tokens=9)
+    assert len(written["text"]) == 9
     answer = client.generate(model="chatter-tiny", prompt="hello", max_tokens=9, temperature=0)
     assert (len(answer["text"]), answer["completion_tokens"]) == (9, 9)
 
