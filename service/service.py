@@ -34,6 +34,7 @@ from service.middleware.body_limit import BodyLimitMiddleware
 from service.middleware.catch_all import CatchAllMiddleware
 from service.middleware.deadline import DeadlineMiddleware
 from service.middleware.measure import MeasureMiddleware
+from service.middleware.refusal import RefusalMiddleware
 from service.middleware.request_id import RequestIdMiddleware
 from service.middleware.shortcut import ShortcutMiddleware
 from service.middleware.traffic import TrafficMiddleware
@@ -209,6 +210,7 @@ MIDDLEWARE: list[tuple[Any, dict[str, Any]]] = [
     (DeadlineMiddleware, {"default": settings.timeout}),
     (BodyLimitMiddleware, {"limit": settings.max_body_bytes}),
     (ShortcutMiddleware, {"target": app}),
+    (RefusalMiddleware, {}),
 ]
 if tracer_provider := tracing():
     from service.middleware.trace import TraceMiddleware

@@ -26,7 +26,7 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         encoding = header(scope, b"content-encoding")
-        if encoding and encoding.lower() in COMPRESSIONS:
+        if encoding and not COMPRESSIONS.isdisjoint(encoding.lower().replace(",", " ").split()):
             encoded = EncodedBody(f"the body comes as '{encoding}'; send it uncompressed")
             return await problem_response(scope, encoded)(scope, receive, send)
         error = BodyTooLarge(f"the request's body is over {self.limit:,} bytes; send it in parts")

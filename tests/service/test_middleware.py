@@ -90,6 +90,13 @@ def test_a_body_over_the_limit_is_a_413(content):
     assert answer.json()["error"]["code"] == "body_too_large"
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "gzip, identity", "identity,br"])
+def test_a_compressed_body_is_a_415(encoding):
+    answer = ask(wrapped(echo), content=b"x", headers={"Content-Encoding": encoding})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_encoding")
+    assert ask(wrapped(echo), content=b"x", headers={"Content-Encoding": "identity"}).text == "x"
+
+
 def test_an_app_that_hides_the_error_does_not_change_the_answer():
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -121,6 +121,8 @@ COMPLETIONS, INFER = "/v1/completions", "/v2/models/digits-tiny/infer"
         ("/v2/models/digits-tiny/versions/1/infer", b"{}", 404, "model_not_found"),
         ("/v2/models/nothing/infer", b"{}", 404, "model_not_found"),
         ("/v2/nothing", b"", 404, "not_found"),
+        ("/nothing", b"", 404, "not_found"),
+        ("/livez", b"", 405, "method_not_allowed"),
         ("/predict/digits-tiny", b"{", 400, "invalid_request"),
         ("/predict/nothing", b"{}", 404, "model_not_found"),
         ("/predict/digits-tiny", bytes(33 * 2**20), 413, "body_too_large"),
