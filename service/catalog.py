@@ -181,6 +181,7 @@ class Catalog:
             entry.previous = None if entry.previous is model else entry.previous
         else:
             del self._entries[tag]
+            metrics.MODEL_BYTES.labels(tag).set(0)
             if store.is_folder(entry.reference) and not store.is_stored(entry.reference, tag):
                 self.unloaded[tag] = Unloaded(entry.reference, model.manifest.version)
         for each in [model] if version else entry.models:

@@ -3,6 +3,7 @@
 BentoML leaves the client waiting when an exception escapes from an ASGI app, so none may.
 """
 
+import asyncio
 import logging
 
 from starlette.exceptions import HTTPException
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.errors import ModelpressError
 from service import context
+from service.errors import Draining
 from service.problem import problem_response
 
 logger = logging.getLogger("modelpress.service")
@@ -30,6 +32,12 @@ class CatchAllMiddleware:
             await self.app(scope, receive, send)
         except ClientDisconnect:
             pass
+        except asyncio.CancelledError:
+            # The server ends, and its grace period is over. Clients that leave are told apart before
+            # (`disconnect.py`). The task ends here in any case: there is no traceback in this.
+            if request is None or request.status is None:
+                error = Draining("the server stopped before the answer; send this to another one")
+                await problem_response(scope, error)(scope, receive, send)
         except Exception as error:
             if not isinstance(error, ModelpressError | HTTPException):
                 request_id = scope["state"]["request_id"]

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import TooBusy
 from service.middleware.body_limit import BodyLimitMiddleware
@@ -71,6 +71,27 @@ def test_a_client_that_left_is_no_error(caplog):
     with caplog.at_level(logging.ERROR), pytest.raises(AssertionError):
         ask(wrapped(raising(ClientDisconnect())))  # the transport misses an answer that nobody waits for
     assert not caplog.records
+
+
+def test_who_waits_when_the_server_ends_is_told_so():
+    sent: list[Message] = []
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/v1/x", "headers": []}
+        task = asyncio.ensure_future(wrapped(waiting)(scope, asyncio.Event().wait, send))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    asyncio.run(main())
+    assert sent[0]["status"] == 503
+    assert b'"code":"draining"' in sent[1]["body"]
 
 
 async def unknown_length(*parts: bytes) -> AsyncIterator[bytes]:

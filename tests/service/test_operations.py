@@ -202,6 +202,25 @@ def test_sigterm_flips_readiness_refuses_new_work_and_lets_a_stream_finish(serve
         assert server.process.wait(timeout=20) == 0
 
 
+def test_who_still_waits_after_the_grace_period_is_told_so(serve_in, environment, bundles, eventually):
+    waiting = 'modelpress_num_requests_waiting{model="chatter-tiny"}'
+    with (
+        serve_in(environment | {"MODELPRESS_GRACE": "0"}, str(bundles / "chatter"), "--slots", "1") as server,
+        server.http.stream("POST", "/v1/completions", json=STREAM) as response,
+        ThreadPoolExecutor() as pool,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        asked = pool.submit(httpx.post, f"{server.url}/v1/completions", json=STREAM, timeout=30)
+        eventually(lambda: server.metrics().get(waiting) == 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert (asked.result().status_code, asked.result().json()["error"]["code"]) == (503, "draining")
+        assert asked.result().headers["Retry-After"]
+        with pytest.raises(httpx.TransportError):
+            list(lines)
+        assert server.process.wait(timeout=20) == 0
+
+
 def test_a_killed_worker_is_replaced_and_its_clients_get_an_error(serve, bundles, eventually):
     with serve(str(bundles / "chatter"), "--workers", "2") as server:
         parent = psutil.Process(server.process.pid)
@@ -281,6 +300,7 @@ def test_models_are_listed_aliased_and_unloaded_over_http(serve, bundles, tmp_pa
         assert listed["aliases"]["digits"]["shadow"]["share"] == 0.5
         assert http.post("/admin/models/other-tiny/unload").status_code == 200
         assert http.post("/predict/other-tiny", json=PIXELS).status_code == 404
+        assert server.metrics()['modelpress_model_bytes{model="other-tiny"}'] == 0
         # Its shadow is gone: the alias goes on without.
         assert http.post("/predict/digits", json=PIXELS).status_code == 200
         assert http.delete("/admin/aliases/digits").status_code == 200
