@@ -112,15 +112,16 @@ def pad_tokens(rows: Sequence[Sequence[int]], processing: TextProcessing) -> dic
     return tensors
 
 
-def check_texts(inputs: Mapping[str, Array]) -> None:
-    """Raise InputError for tokens below 0, and for a mask that is not ones and then zeros.
+def check_texts(inputs: Mapping[str, Array], vocabulary: int) -> None:
+    """Raise InputError for tokens outside the vocabulary, and for a mask that is not ones and then zeros.
 
+    Not every graph refuses the former: a table counts -1 from its end, a quantized one has zeros for others.
     Graphs count a row's ones and read as many tokens from its beginning: padding on the left would silently
     be read, and a row without any ones is one that recurrent kernels leave as they found the memory.
     """
     tokens, mask = inputs.get("input_ids"), inputs.get("attention_mask")
-    if tokens is not None and tokens.min() < 0:
-        raise InputError("input 'input_ids' holds numbers below 0; send tokens")
+    if tokens is not None and (tokens.min() < 0 or tokens.max() >= vocabulary):
+        raise InputError(f"input 'input_ids': a token is outside the vocabulary of {vocabulary}")
     if mask is not None:
         padded_right = np.arange(mask.shape[-1]) < mask.sum(-1, keepdims=True)
         if (mask != padded_right).any() or (mask[..., 0] != 1).any():

@@ -100,7 +100,8 @@ class TensorModel:
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Raise InputError unless `inputs` fit the signature: names, dtypes, shapes, finite, not empty.
 
-        Words' numbers have to be of words that the model has, and texts padded on the right.
+        Words' numbers and texts' tokens have to be of those that the model has, and texts padded on the
+        right.
         """
         expected = self._inputs
         if inputs.keys() != expected.keys():
@@ -111,7 +112,7 @@ class TensorModel:
         if isinstance(self.manifest.processing, WordProcessing):
             check_words(inputs, self.manifest.processing, len(self.manifest.labels))
         if isinstance(self.manifest.processing, TextProcessing | CaptionedProcessing):
-            proc.check_texts(inputs)
+            proc.check_texts(inputs, self._vocabulary)
 
     def _misnamed(self, inputs: Mapping[str, Array]) -> InputError:
         expected, tag = self._inputs, self.manifest.tag
@@ -128,6 +129,11 @@ class TensorModel:
         if not isinstance(processing, TextProcessing):
             return None
         return proc.load_tokenizer(self.bundle.file(processing.tokenizer))
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        """One more than the tokenizer's last token; 0 where the bundle does not tokenize."""
+        return max(self._tokenizer.get_vocab().values()) + 1 if self._tokenizer else 0
 
     @cached_property
     def _rows(self) -> dict[str, int]:

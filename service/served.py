@@ -1,11 +1,13 @@
 """A loaded model at work, of either kind, and how a bundle becomes one."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import perf_counter
 
 import numpy as np
 
 from runtime.bundle import Bundle
+from runtime.errors import InputError
 from runtime.manifest import Manifest
 from runtime.model import TextModel, load_model
 from runtime.processing import MAX_PIXELS, Array
@@ -73,6 +75,9 @@ def warm_up(model: TensorModel) -> CostModel:
     """What made-up rows cost, measured. Raises ModelFailed for a model that cannot run at all."""
     cost, layout = CostModel(), Layout.of(model.manifest)
     length = WARM_UP_LENGTH if layout.sequence is not None else 1
+    # What a first check reads, such as the tokenizer, is not left to the first request.
+    with suppress(InputError):
+        model.check(made_up(model.manifest, 1, length))
     run = _timed(model, length)
     try:
         if layout.batched:
