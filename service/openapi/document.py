@@ -29,7 +29,7 @@ def document(routes: Iterable[BaseRoute], native: Schema | None = None) -> Schem
     native = _whole(native or {})
     return {
         "openapi": "3.1.0",
-        "info": {"title": "modelpress", "version": "1", **native.get("info", {})},
+        "info": {**native.get("info", {}), "title": "modelpress", "version": "1"},
         "tags": [*native.get("tags", ())],
         "paths": {**native.get("paths", {}), **paths},
         "components": {

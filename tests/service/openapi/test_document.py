@@ -19,6 +19,7 @@ def test_the_page_shows_bentomls_endpoints_and_ours(server):
     assert page == server.http.get("/openapi.json").json()
     some = {"/generate", "/predict", "/predict/{model}", "/v1/chat/completions", "/jobs/{id}/log"}
     assert some <= page["paths"].keys()
+    assert (page["info"]["title"], page["info"]["version"]) == ("modelpress", "1")
     native = page["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     fields = page["components"]["schemas"][native["$ref"].rpartition("/")[2]]["properties"]
     assert [kind["type"] for kind in fields["text"]["anyOf"]] == ["string", "array", "null"]
