@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from runtime import cgroup
 from runtime.errors import GraphError
 from runtime.manifest import DType, TensorSpec
 from runtime.memory import give_back_freed
@@ -63,13 +64,10 @@ def open_session(path: Path, *, threads: int | None = None, spinning: bool = Fal
 
 
 def available_cores() -> int:
-    """Cores this process may use: its CPU affinity, cut by the cgroup's CPU quota (v2) where there is one."""
+    """Cores this process may use: its CPU affinity, cut by its cgroups' CPU quota where there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores
+    quota = cgroup.cores()
+    return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 def tensor_specs(nodes: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
