@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from runtime.constraint import Constraint
+from runtime.errors import InputError
 from runtime.sampling import MAX_BIAS, SamplingParams
 from runtime.scheduler import Request
 from service.body import Body
 from service.engine import Engine
+from service.errors import InvalidRequest
 
 MAX_CHOICES = 128
 MAX_STOPS = 4
@@ -58,11 +60,14 @@ class ResponseFormat(Body):
         return self
 
     def constraint(self, engine: Engine) -> Constraint | None:
-        """A fresh constraint on one answer. Raises InputError for a schema that cannot be compiled."""
+        """A fresh constraint on one answer. Raises InvalidRequest for a schema that cannot be compiled."""
         if self.type == "text":
             return None
         schema = self.json_schema.json_schema if self.json_schema else None
-        return Constraint.json_schema(schema, engine.model.grammar_tokenizer)
+        try:
+            return Constraint.json_schema(schema, engine.model.grammar_tokenizer)
+        except InputError as error:
+            raise InvalidRequest(f"response_format: {error}", "response_format") from None
 
 
 class SamplingBody(Body):

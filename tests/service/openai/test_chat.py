@@ -150,6 +150,13 @@ def test_an_answer_follows_the_schema(client, stream):
     assert thing["count"] in (1, 2, 3)
 
 
+def test_a_schema_that_cannot_be_followed_is_refused_by_the_fields_name(client):
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"uniqueItems": True}}}
+    with pytest.raises(openai.BadRequestError, match="uniqueItems") as caught:
+        ask(client, response_format=wanted)
+    assert caught.value.param == "response_format"
+
+
 def test_each_choice_follows_the_schema_by_itself(client):
     wanted = {"type": "json_schema", "json_schema": {"name": "thing", "schema": SCHEMA}}
     answer = ask(client, response_format=wanted, max_tokens=200, n=4, seed=1)
