@@ -47,7 +47,14 @@ class Entry:
     @property
     def models(self) -> list[Served]:
         """Every version that is loaded, the current one first."""
-        return [self.current, *([self.previous] if self.previous else ()), *self.beside.values()]
+        every = [self.current, *([self.previous] if self.previous else ()), *self.beside.values()]
+        # What a replacement may go back to may have been asked to stand beside it as well.
+        return list(dict.fromkeys(every))
+
+    @property
+    def offered(self) -> list[Manifest]:
+        """The versions that may be asked for and are here to stay, the current one first."""
+        return [model.manifest for model in (self.current, *self.beside.values())]
 
     def loaded(self, version: str) -> Served | None:
         """That version, if it is loaded."""
@@ -256,11 +263,11 @@ class Catalog:
         if entry is None:
             entry = self._entries[manifest.tag] = Entry(model, reference)
         elif take_over and model is not entry.current:
-            if entry.previous not in (None, model):
-                self._retire(entry.previous)
             entry.beside.pop(manifest.version, None)
+            if entry.previous is not model:
+                self._drop_previous(entry)
             entry.previous, entry.current = entry.current, model
-        elif model not in entry.models:
+        elif model is not entry.current:
             entry.beside[manifest.version] = model
         model.health.on_change = lambda: self._judge(entry, model)
 
@@ -273,7 +280,12 @@ class Catalog:
                 if self.on_rollback:
                     self.on_rollback(manifest.tag, manifest.version)
         elif entry.previous and entry.current is model and model.health.successes >= PROBATION:
-            old, entry.previous = entry.previous, None
+            self._drop_previous(entry)
+
+    def _drop_previous(self, entry: Entry) -> None:
+        """Go back no more to what was replaced; it stops, unless it stands beside."""
+        old, entry.previous = entry.previous, None
+        if old and old not in entry.models:
             self._retire(old)
 
     def _take_out(self, entry: Entry, model: Served) -> bool:
@@ -282,9 +294,11 @@ class Catalog:
         if entry.current is model and entry.previous:
             logger.error("%s:%s is broken; back to the version before", tag, version)
             entry.current, entry.previous = entry.previous, None
+            entry.beside.pop(entry.current.manifest.version, None)
         elif entry.previous is model:
             logger.error("%s:%s is broken; no way back to it", tag, version)
             entry.previous = None
+            entry.beside.pop(version, None)
         elif entry.beside.pop(version, None):
             logger.error("%s:%s is broken and no longer chosen", tag, version)
         else:

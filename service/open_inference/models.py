@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from runtime.manifest import Manifest, TensorSpec
+from service.catalog import Catalog
 from service.open_inference.generate import TEXT_INPUT, TEXT_OUTPUT
 from service.tensors import DATATYPES
 
@@ -31,12 +32,13 @@ async def ready(request: Request) -> JSONResponse:
 
 async def model(request: Request) -> JSONResponse:
     """`GET /v2/models/{model}[/versions/{version}]`."""
-    manifest: Manifest = request.app.state.catalog.find(**request.path_params).manifest
+    catalog: Catalog = request.app.state.catalog
+    manifest = catalog.find(**request.path_params).manifest
     inputs, outputs = _tensors(manifest)
     return JSONResponse(
         {
             "name": manifest.tag,
-            "versions": [manifest.version],
+            "versions": [each.version for each in catalog.entries[manifest.tag].offered],
             "platform": "onnxruntime_onnx",
             "inputs": inputs,
             "outputs": outputs,

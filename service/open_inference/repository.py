@@ -37,7 +37,8 @@ async def index(request: Request) -> JSONResponse:
     """`POST /v2/repository/index`."""
     catalog, body = request.app.state.catalog, await request.body()
     asked = parse(body, IndexRequest) if body else IndexRequest()
-    listed = [_described(m.tag, m.version, "READY", "") for m in catalog.manifests]
+    offered = [manifest for entry in catalog.entries.values() for manifest in entry.offered]
+    listed = [_described(each.tag, each.version, "READY", "") for each in offered]
     if not asked.ready:
         listed += [
             _described(tag, each.version, "UNAVAILABLE", "unloaded") for tag, each in catalog.unloaded.items()

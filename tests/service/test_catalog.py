@@ -198,6 +198,37 @@ def test_a_version_that_stands_beside_is_promoted_and_goes_back_by_hand(folder):
     run(folder, test)
 
 
+def test_what_was_replaced_may_stay_beside(folder):
+    async def test(catalog: Catalog) -> None:
+        old = catalog.find("digits-tiny").manifest.version
+        publish_again(folder)
+        await catalog.load("digits-tiny")
+        await catalog.load(f"digits-tiny:{old}", take_over=False)
+        for _ in range(PROBATION):
+            await ask(catalog, "digits-tiny")
+        assert catalog.entries["digits-tiny"].previous is None
+        assert (await ask(catalog, f"digits-tiny:{old}")).manifest.version == old
+        await catalog.unload(f"digits-tiny:{old}")
+        assert not serving(catalog, old)
+
+    run(folder, test)
+
+
+def test_a_replacement_that_breaks_goes_back_to_what_stays_beside(folder):
+    async def test(catalog: Catalog) -> None:
+        old = catalog.find("digits-tiny")
+        publish_again(folder)
+        await catalog.load("digits-tiny")
+        await catalog.load(f"digits-tiny:{old.manifest.version}", take_over=False)
+        catalog.tensor("digits-tiny").model._session = None
+        for _ in range(3):
+            with pytest.raises(ModelFailed):
+                await ask(catalog, "digits-tiny")
+        assert catalog.entries["digits-tiny"].models == [old]
+
+    run(folder, test)
+
+
 def test_a_folder_gives_no_version_and_no_bundle_but_its_own(folder):
     async def test(catalog: Catalog) -> None:
         old = catalog.find("digits-tiny")

@@ -78,6 +78,11 @@ def test_a_version_that_is_published_later_takes_over_and_goes_back(serve_in, st
             answer = server.http.post(load, json={"version": version})
             assert answer.json() == {"model": "digits-tiny", "version": version}
             assert server.http.get("/v2/models/digits-tiny").json()["versions"] == [version]
+        beside = server.http.post(load, json={"version": old, "take_over": False})
+        assert beside.json() == {"model": "digits-tiny", "version": old}
+        assert server.http.get("/v2/models/digits-tiny").json()["versions"] == [new, old]
+        index = server.http.post("/v2/repository/index", json={"ready": True}).json()
+        assert [each["version"] for each in index] == [new, old]
         # No path from a request is opened, and no other version is given for the one that is asked for.
         for version in ("../digits-tiny", "v9"):
             assert server.http.post(load, json={"version": version}).status_code == 400
