@@ -9,7 +9,7 @@ hence a call of its own for each prompt's chunk, and drafts verified for one seq
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,14 +18,15 @@ import onnxruntime as ort
 
 from runtime.adapters import Adapter, adapter_inputs
 from runtime.cross_attention import CrossAttention
+from runtime.embedding import Embedding
 from runtime.errors import CapacityError, PromptTooLong
 from runtime.kv_cache import KVCache
 from runtime.manifest import DecoderGraph
-from runtime.phases import Phases, single
+from runtime.phases import Phase, Phases, single
 from runtime.processing import Array
 
 # GroupQueryAttention finds sequence lengths by these; the names are the export's own contract.
-INPUT_IDS, POSITION_IDS = "input_ids", "position_ids"
+INPUT_IDS, INPUTS_EMBEDS, POSITION_IDS = "input_ids", "inputs_embeds", "position_ids"
 SEQLENS_K, TOTAL_LENGTH = "seqlens_k", "total_sequence_length"
 LOGIT_POSITIONS, LOGITS = "logit_positions", "logits"
 
@@ -196,11 +197,13 @@ class Decoder:
         if not any(rows):
             phase = self._phases.choose(as_of)
             more, present = self.source.tensors(first, len(rows)) if self.source else ({}, {})
-            return _Step(phase.session, phase.file, self.graph, cache, length, logits, more, present)
+            return _Step(phase, self.graph, cache, length, logits, more, present)
         assert self._adapted is not None
         assert self.graph.adapters is not None
-        inputs = adapter_inputs(rows, self.graph.adapters)
-        return _Step(self._adapted(), self.graph.adapters.file, self.graph, cache, length, logits, inputs)
+        # It was made of the first graph, and holds no weights of its own.
+        plain = self._phases.choose(1)
+        phase = replace(plain, file=self.graph.adapters.file, session=self._adapted())
+        return _Step(phase, self.graph, cache, length, logits, adapter_inputs(rows, self.graph.adapters))
 
     def _check_room(self, length: int) -> None:
         limit = self.graph.context_length
@@ -214,20 +217,22 @@ def score(
     input_ids: Array,
     more: Mapping[str, Array] = MappingProxyType({}),
     chunk: int = SCORED_TOKENS,
+    embedding: Embedding | None = None,
 ) -> Array:
     """Logits after every token, float32 [batch, sequence, vocabulary], for input_ids int64 [batch, sequence].
 
     Runs the graph that ships, on a cache of its own: perplexity is measured on what is served. `more` are
-    further inputs, where the session is of the graph that takes adapters. A single row is read by `chunk`
-    tokens; of several, the kernel takes more than one token only at once.
+    further inputs, where the session is of the graph that takes adapters; `embedding` is that of a graph that
+    takes rows instead of tokens. A single row is read by `chunk` tokens; of several, the kernel takes more
+    than one token only at once.
     """
     batch, length = input_ids.shape
     logits, cache = _empty_logits(graph, batch, length), new_cache(graph, batch, length)
-    width = chunk if batch == 1 else length
+    width, phase = chunk if batch == 1 else length, Phase(1, graph.file, session, embedding)
     for start in range(0, length, width):
         part = logits[:, start : start + width]
         count = part.shape[1]
-        step = _Step(session, graph.file, graph, cache, count, part, more)
+        step = _Step(phase, graph, cache, count, part, more)
         step.input_ids[:] = input_ids[:, start : start + count]
         step.position_ids[:] = np.arange(start, start + count)
         step.logit_positions[:] = np.arange(count)
@@ -259,14 +264,15 @@ class _Step:
     total_length: Array
     logits: Array
     file: str
+    _embedding: Embedding | None
+    _inputs_embeds: Array
     _kept_alive: tuple[object, ...]
     _session: Any
     _binding: Any
 
     def __init__(
         self,
-        session: ort.InferenceSession,
-        file: str,
+        phase: Phase,
         graph: DecoderGraph,
         cache: list[Array],
         length: int,
@@ -274,9 +280,13 @@ class _Step:
         more: Mapping[str, Array] = MappingProxyType({}),
         present: Mapping[str, Array] = MappingProxyType({}),
     ) -> None:
-        self.file = file
+        self.file, self._embedding = phase.file, phase.embedding
         batch = len(cache[0])
         self.input_ids = np.zeros((batch, length), np.int64)
+        tokens = {INPUT_IDS: self.input_ids}
+        if self._embedding:
+            self._inputs_embeds = np.zeros((batch, length, self._embedding.table.width), np.float32)
+            tokens = {INPUTS_EMBEDS: self._inputs_embeds}
         self.position_ids = np.zeros((batch, length), np.int64)
         self.logit_positions = np.zeros(logits.shape[1], np.int64)
         self.seqlens_k = np.zeros(batch, np.int32)
@@ -284,11 +294,11 @@ class _Step:
         self.logits = logits
         # The binding holds addresses only: this keeps the memory behind them alive.
         self._kept_alive = (cache, more)
-        self._session, self._binding = session, session.io_binding()
+        self._session, self._binding = phase.session, phase.session.io_binding()
         layers = len(graph.layers)
         self._bind_inputs(
             {
-                INPUT_IDS: self.input_ids,
+                **tokens,
                 POSITION_IDS: self.position_ids,
                 SEQLENS_K: self.seqlens_k,
                 TOTAL_LENGTH: self.total_length,
@@ -305,6 +315,8 @@ class _Step:
         """Run; `totals` [batch] counts the cached tokens of each row afterwards. Gives the logits."""
         self.seqlens_k[:] = totals - 1
         self.total_length[...] = totals.max()
+        if self._embedding:
+            self._embedding.look_up(self.input_ids, self._inputs_embeds)
         self._session.run_with_iobinding(self._binding)
         return self.logits
 

@@ -189,11 +189,12 @@ class TextModel:
         wanted = self.adapters.find(adapter)
         if wanted and self.graph.adapters:
             more = adapter_inputs([wanted] * len(input_ids), self.graph.adapters)
-            return score(self._adapted_session, self.graph, input_ids, more)
+            embedding = self._phases.choose(1).embedding
+            return score(self._adapted_session, self.graph, input_ids, more, embedding)
         chosen = self._phases.choose(input_ids.size)
         if file is not None:
             chosen = next(phase for phase in self._phases if phase.file == file)
-        return score(chosen.session, self.graph, input_ids)
+        return score(chosen.session, self.graph, input_ids, embedding=chosen.embedding)
 
     def _decoder(self, slots: int, kv_tokens: int | None = None) -> Decoder:
         return Decoder(

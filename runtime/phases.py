@@ -11,17 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.embedding import Embedding
 from runtime.manifest import DecoderGraph
 from runtime.session import open_session
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A graph's session, for calls of at least `from_tokens` tokens (rows times length)."""
+    """A graph's session, for calls of at least `from_tokens` tokens (rows times length).
+
+    `embedding` is that of a graph that takes rows instead of tokens.
+    """
 
     from_tokens: int
     file: str
     session: Any
+    embedding: Embedding | None = None
 
 
 class Phases:
@@ -42,11 +47,13 @@ class Phases:
 def open_phases(locate: Callable[[str], Path], graph: DecoderGraph, *, threads: int | None = None) -> Phases:
     """A session for each of the decoder's graphs, whose files `locate` finds. Raises GraphError."""
     files = [(1, graph.file), *((phase.from_tokens, phase.file) for phase in graph.phases)]
+    tables = {graph.file: graph.embedding, **{phase.file: phase.embedding for phase in graph.phases}}
+    rows = {file: Embedding(locate(file), table) for file, table in tables.items() if table}
     # A decode step is a few hundred short operators: sleeping between them costs a fifth of the time.
     opened = {file: open_session(locate(file), threads=threads, spinning=True) for _, file in files}
-    return Phases([Phase(start, file, opened[file]) for start, file in files])
+    return Phases([Phase(start, file, opened[file], rows.get(file)) for start, file in files])
 
 
 def single(session: Any, graph: DecoderGraph) -> Phases:
-    """One session for every call."""
+    """One session for every call, of a graph that takes tokens."""
     return Phases([Phase(1, graph.file, session)])

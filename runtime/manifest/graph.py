@@ -58,11 +58,36 @@ class AdapterGraph(Frozen):
     files: dict[str, FileName] = Field(default_factory=dict)
 
 
+class TablePart(Frozen):
+    """A row of bytes for each token, one after the other: the first is at `offset` of the graph's file."""
+
+    offset: int = Field(ge=0)
+    row_bytes: int = Field(gt=0)
+
+
+class EmbeddingTable(Frozen):
+    """Where a graph that is given `inputs_embeds` instead of tokens has their rows, in its own file.
+
+    Of 16 and 32 bits, `values` are floats [tokens, width]. Of 4 and 8 they are unsigned integers in groups of
+    `group_size`, with a float32 scale and a zero point each (default: the middle), packed as the operators
+    GatherBlockQuantized and MatMulNBits have them; a row may be padded to whole groups.
+    """
+
+    tokens: int = Field(gt=0)
+    width: int = Field(gt=0)
+    bits: Literal[4, 8, 16, 32]
+    values: TablePart
+    group_size: int | None = Field(default=None, gt=0)
+    scales: TablePart | None = None
+    zero_points: TablePart | None = None
+
+
 class PhaseGraph(Frozen):
     """Another graph of the same decoder, over the same cache, for calls of `from_tokens` tokens and more."""
 
     from_tokens: int = Field(ge=2)
     file: FileName
+    embedding: EmbeddingTable | None = Field(default=None, exclude_if=lambda table: table is None)
 
 
 class EncoderGraph(Frozen):
@@ -81,7 +106,8 @@ class DecoderGraph(Frozen):
     """A decoder over KV buffers that the caller owns; the layers may differ (pruned models do).
 
     `file` runs every call, unless `phases` name graphs that are faster from some size of a call on. With an
-    `encoder` it attends to a source, too.
+    `encoder` it attends to a source, too. With an `embedding` a graph is given rows instead of tokens, and so
+    is the one that takes adapters, the rows of `file`.
     """
 
     kind: Literal["decoder"] = "decoder"
@@ -90,6 +116,7 @@ class DecoderGraph(Frozen):
     kv_dtype: Literal["float32", "float16", "int8"] = "float32"
     vocab_size: int
     context_length: int
+    embedding: EmbeddingTable | None = Field(default=None, exclude_if=lambda table: table is None)
     adapters: AdapterGraph | None = Field(default=None, exclude_if=lambda adapters: adapters is None)
     phases: tuple[PhaseGraph, ...] = Field(default=(), exclude_if=lambda phases: not phases)
     encoder: EncoderGraph | None = Field(default=None, exclude_if=lambda encoder: encoder is None)
