@@ -5,9 +5,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from runtime.manifest import Graph, Signature
+from runtime.manifest import DecoderGraph, Graph, Signature
 
 DESCRIPTION = "graph.json"
+
+# Bytes of a decoder's embedding from which on the memory is worth a few microseconds a step.
+LARGE_EMBEDDING = 8 << 20
 
 
 class _Description(BaseModel):
@@ -34,6 +37,12 @@ class GraphArtifact:
     def size_bytes(self) -> int:
         """What the graph takes on disk, weights included."""
         return sum((self.folder / file).stat().st_size for file in self.graph.files)
+
+    @property
+    def may_look_up_much(self) -> bool:
+        """Whether it may be a decoder that looks up in a large embedding, told without reading the graph."""
+        decoder = isinstance(self.graph, DecoderGraph) and not self.graph.encoder
+        return decoder and self.size_bytes >= LARGE_EMBEDDING
 
     def at(self, folder: Path) -> "GraphArtifact":
         """The same description for a graph that a step writes to `folder`."""

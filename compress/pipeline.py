@@ -1,4 +1,4 @@
-"""A recipe, run: source -> torch steps -> export -> graph steps -> judge -> measure -> gate.
+"""A recipe, run: source -> torch steps -> export -> graph steps -> finish -> judge -> measure -> gate.
 
 Each arrow is a stage of the content-addressed cache, so a second run does nothing and an interrupted one
 goes on where it stopped. It prints nothing (`progress` is told what happens) and publishes nothing.
@@ -60,6 +60,7 @@ def run(recipe: Recipe, progress: Progress = lambda name, stage: None) -> Result
     graph = job.export(on_torch) if on_torch else baseline
     for step in recipe.steps[len(on_torch) :]:
         graph = job.rewrite(graph, step)
+    graph, baseline = job.finish(graph), job.finish(baseline)
     evidence = job.measure(graph, baseline)
     bundle = job.bundle(graph)
     manifest = bundle.manifest.model_copy(update={"evidence": evidence})
@@ -146,6 +147,25 @@ class _Job:
         code = [_method_code(method), _code("export"), _code("quantize")]
         more = {"machine": machine()} if method.timed else {}
         return self._stage(step.variant, make, parent=parent.key, step=settings(step), code=code, **more)
+
+    def finish(self, graph: Stage) -> Stage:
+        """`graph` as it ships: a decoder's large embedding is read from its file, and not held twice."""
+        if not GraphArtifact.load(graph.folder).may_look_up_much:
+            return graph
+
+        def make(folder: Path) -> Figures:
+            from compress.embedding import take_out
+
+            after = take_out(GraphArtifact.load(graph.folder), folder)
+            if after:
+                after.save()
+                about = Description.load(graph.folder)
+                about.save(folder, {name: graph.folder / name for name in about.files})
+            return {"outside": after is not None}
+
+        code = [_code(folder) for folder in (".", "export", "lora", "quantize")]
+        stage = self._stage("embedding", make, parent=graph.key, code=code)
+        return stage if stage.figures["outside"] else graph
 
     def measure(self, graph: Stage, baseline: Stage) -> Evidence:
         """What `graph` is worth beside `baseline`: quality, and latency on this machine."""

@@ -7,7 +7,7 @@ environment.
 
 import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ STRETCH = 4
 
 class Modelpress:
     def __init__(self, folder: Path, precision: str, threads: int) -> None:
-        artifact = _artifact(folder, precision)
+        artifact = _shipped(folder, precision)
         assert isinstance(artifact.graph, DecoderGraph)
         self.graph = artifact.graph.model_copy(update={"context_length": CAPACITY})
         self.weights = artifact.size_bytes
@@ -142,16 +142,35 @@ def _finish(scheduler: Scheduler) -> None:
         scheduler.step()
 
 
+def _shipped(folder: Path, precision: str) -> GraphArtifact:
+    """The graph as it is published: nothing more is done to it."""
+    artifact = _artifact(folder, precision)
+
+    def finish(target: Path) -> GraphArtifact:
+        from compress.embedding import take_out  # not imported where memory is measured
+
+        return take_out(artifact, target) or artifact
+
+    return _made(artifact.folder.with_name(f"{artifact.folder.name}-shipped"), finish)
+
+
 def _artifact(folder: Path, precision: str) -> GraphArtifact:
-    """The graph of the model at `folder`, made once."""
+    """The graph of the model at `folder`."""
     # A folder made in other groups stays what it is.
     group = f"-g{GROUP_SIZE}" if precision.startswith(("int4", "auto")) else ""
     target = folder / f"modelpress-{precision}{group}"
+    if precision == "fp32":
+        return _made(target, lambda target: _export(folder, target))
+    return _made(target, lambda target: _convert(folder, target, precision))
+
+
+def _made(target: Path, make: Callable[[Path], GraphArtifact]) -> GraphArtifact:
+    """What `make` writes into the folder `target`, once."""
     if (target / "graph.json").is_file():
         return GraphArtifact.load(target)
     shutil.rmtree(target, ignore_errors=True)  # what was cut off
     target.mkdir()
-    artifact = _export(folder, target) if precision == "fp32" else _convert(folder, target, precision)
+    artifact = make(target)
     artifact.save()
     return artifact
 

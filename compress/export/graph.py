@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     staging = path.with_suffix(".partial")
     onnx.save_model(model, str(staging))
     staging.rename(path)
+
+
+def stored_at(model: onnx.ModelProto, path: Path) -> dict[str, int]:
+    """Where the file at `path`, which holds `model`, has the bytes of each initializer, by its name."""
+    at, found = 0, {}
+    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        for tensor in model.graph.initializer:
+            at = content.find(tensor.raw_data, at)
+            assert at >= 0, "the model is what the file holds"
+            found[tensor.name] = at
+            at += len(tensor.raw_data)
+    return found
 
 
 def strip(model: onnx.ModelProto) -> None:

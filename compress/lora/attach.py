@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from compress.artifact import GraphArtifact
 from compress.errors import ExportError
-from compress.export.graph import save_model
+from compress.export.graph import save_model, stored_at
 from compress.quantize.blockwise import Floats
 from compress.quantize.graph import Use, stored_weights, table, weight_uses
 from runtime.adapters import GATES, factor_names
@@ -126,15 +126,12 @@ def _add_input(model: ModelProto, name: str, shape: list[int | str]) -> None:
 
 def _borrow(model: ModelProto, path: Path) -> None:
     """Let large initializers stand in the file at `path`, whose own bytes hold them, instead of here."""
-    content, at = path.read_bytes(), 0
+    offsets = stored_at(model, path)
     for tensor in model.graph.initializer:
-        raw = tensor.raw_data
-        if len(raw) < BORROWED_BYTES:
+        length = len(tensor.raw_data)
+        if length < BORROWED_BYTES:
             continue
-        at = content.find(raw, at)
-        assert at >= 0, "the model was loaded from this file"
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", path.name), ("offset", at), ("length", len(raw))):
+        for key, value in (("location", path.name), ("offset", offsets[tensor.name]), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
-        at += len(raw)

@@ -178,3 +178,33 @@ def test_a_file_that_is_no_adapter_of_this_model_is_refused(served: Any, tmp_pat
     assert adapters.names == ("style", "task")
     with pytest.raises(AdapterError, match="no adapter 'nobody' is loaded"):
         adapters.unload("nobody")
+
+
+@pytest.mark.parametrize("scheme", [{"scheme": "int8-dynamic"}, {"scheme": "int4"}])
+def test_adapters_follow_an_embedding_out_of_its_graph(
+    served: Any, scheme: dict[str, str], tmp_path: Any
+) -> None:
+    from compress.embedding import take_out
+    from compress.quantize.step import run
+    from runtime.decoder import Decoder
+    from runtime.phases import open_phases
+    from runtime.session import open_session
+
+    for name in ("inside", "outside"):
+        (tmp_path / name).mkdir()
+    config = validate({"method": "quantize", **scheme})
+    inside, _ = run(config, served.artifact, tmp_path / "inside", Calibration(lambda count: iter(())))
+    carry_adapters(served.artifact, inside)
+    outside = take_out(inside, tmp_path / "outside", least=1)
+    assert outside is not None
+    adapters, found = served.adapters(), []
+    for each in (inside, outside):
+        adapted = open_session(each.folder / served.graph.adapters.file)
+        phases = open_phases(each.folder.joinpath, each.graph)
+        decoder = Decoder(phases, each.graph, 2, adapted=lambda adapted=adapted: adapted)
+        rows = [
+            decoder.prefill(slot, np.arange(9), adapters.find(n)) for slot, n in enumerate(["style", None])
+        ]
+        found.append([*rows, decoder.decode(np.array([3, 4])).copy()])
+    for got, wanted in zip(*found, strict=True):
+        np.testing.assert_array_equal(got, wanted)
