@@ -190,7 +190,7 @@ class TextModel:
         if wanted and self.graph.adapters:
             more = adapter_inputs([wanted] * len(input_ids), self.graph.adapters)
             embedding = self._phases.choose(1).embedding
-            return score(self._adapted_session, self.graph, input_ids, more, embedding)
+            return score(self._adapted_session, self.graph, input_ids, more, embedding=embedding)
         chosen = self._phases.choose(input_ids.size)
         if file is not None:
             chosen = next(phase for phase in self._phases if phase.file == file)
