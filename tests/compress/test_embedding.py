@@ -43,13 +43,20 @@ SCHEMES: dict[str, dict[str, Any] | None] = {
 PROMPTS = [list(range(20)), [7, 95, 0], [5, 6, 5, 6, 5, 6, 5]]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> GraphArtifact:
-    """A float32 decoder 40 wide, whose head is its embedding, or is not."""
-    return exported(tmp_path_factory.mktemp("plain"), request.param)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GraphArtifact]:
+    """Float32 decoders 40 wide, whose head is their embedding, or is not."""
+    return {kind: export(tmp_path_factory.mktemp(kind), kind == "tied") for kind in ("tied", "untied")}
 
 
-def exported(folder: Path, tied: bool) -> GraphArtifact:
+@pytest.fixture
+def tied(exported: dict[str, GraphArtifact], tmp_path: Path) -> GraphArtifact:
+    """The one with one table, in a folder of the test's own."""
+    shutil.copy(exported["tied"].path, tmp_path)
+    return exported["tied"].at(tmp_path)
+
+
+def export(folder: Path, tied: bool) -> GraphArtifact:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -109,11 +116,12 @@ def assert_same(one: GraphArtifact, other: GraphArtifact) -> None:
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("kind", ["tied", "untied"])
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 def test_every_call_gives_the_same_bits(
-    plain: GraphArtifact, scheme: dict[str, Any] | None, tmp_path: Path
+    exported: dict[str, GraphArtifact], kind: str, scheme: dict[str, Any] | None, tmp_path: Path
 ) -> None:
-    inside = quantized(plain, scheme, tmp_path / "inside")
+    inside = quantized(exported[kind], scheme, tmp_path / "inside")
     made = outside(inside, tmp_path / "outside")
     assert_same(made, inside)
     model = onnx.load(made.path)
@@ -124,15 +132,14 @@ def test_every_call_gives_the_same_bits(
     assert made.size_bytes <= inside.size_bytes
 
 
-def test_graphs_of_several_kinds_have_their_own_tables(tmp_path: Path) -> None:
-    plain = exported(tmp_path, tied=True)
+def test_graphs_of_several_kinds_have_their_own_tables(tied: GraphArtifact, tmp_path: Path) -> None:
     for name in ("int8", "int4, its head in 4"):
-        quantized(plain, SCHEMES[name], tmp_path / name).path.rename(tmp_path / f"{name[:4]}.onnx")
-    assert isinstance(plain.graph, DecoderGraph)
+        quantized(tied, SCHEMES[name], tmp_path / name).path.rename(tmp_path / f"{name[:4]}.onnx")
+    assert isinstance(tied.graph, DecoderGraph)
     # The first one again for the largest calls, as a schedule may have it.
     phases = (PhaseGraph(from_tokens=3, file="int8.onnx"), PhaseGraph(from_tokens=50, file="int4.onnx"))
-    described = plain.graph.model_copy(update={"file": "int4.onnx", "phases": phases})
-    inside = GraphArtifact(tmp_path, described, plain.signature)
+    described = tied.graph.model_copy(update={"file": "int4.onnx", "phases": phases})
+    inside = GraphArtifact(tmp_path, described, tied.signature)
     made = outside(inside, tmp_path / "outside")
     assert isinstance(made.graph, DecoderGraph)
     assert made.graph.embedding is not None
@@ -141,12 +148,11 @@ def test_graphs_of_several_kinds_have_their_own_tables(tmp_path: Path) -> None:
     assert_same(GraphArtifact.load(made.folder), inside)
 
 
-def test_one_graph_of_two_may_keep_its_table(tmp_path: Path) -> None:
-    plain = exported(tmp_path, tied=True)
-    small = quantized(plain, SCHEMES["int8"], tmp_path / "int8").path.rename(tmp_path / "int8.onnx")
-    assert isinstance(plain.graph, DecoderGraph)
-    described = plain.graph.model_copy(update={"phases": (PhaseGraph(from_tokens=2, file=small.name),)})
-    inside = GraphArtifact(tmp_path, described, plain.signature)
+def test_one_graph_of_two_may_keep_its_table(tied: GraphArtifact, tmp_path: Path) -> None:
+    small = quantized(tied, SCHEMES["int8"], tmp_path / "int8").path.rename(tmp_path / "int8.onnx")
+    assert isinstance(tied.graph, DecoderGraph)
+    described = tied.graph.model_copy(update={"phases": (PhaseGraph(from_tokens=2, file=small.name),)})
+    inside = GraphArtifact(tmp_path, described, tied.signature)
     (tmp_path / "outside").mkdir()
     made = take_out(inside, tmp_path / "outside", least=4 * 96 * 40)
     assert made is not None
@@ -176,27 +182,25 @@ def answers(artifact: GraphArtifact) -> list[list[int | None]]:
     return [found[str(turn)] for turn in range(2 * len(PROMPTS))]
 
 
-def test_what_is_generated_is_the_same(tmp_path: Path) -> None:
-    inside = quantized(exported(tmp_path, tied=True), INT4, tmp_path / "inside")
+def test_what_is_generated_is_the_same(tied: GraphArtifact, tmp_path: Path) -> None:
+    inside = quantized(tied, INT4, tmp_path / "inside")
     assert answers(outside(inside, tmp_path / "outside")) == answers(inside)
 
 
-def test_a_small_table_stays_where_it_is(tmp_path: Path) -> None:
-    plain = exported(tmp_path, tied=True)
+def test_a_small_table_stays_where_it_is(tied: GraphArtifact, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
-    assert not plain.may_look_up_much
-    assert take_out(plain, tmp_path / "outside") is None
+    assert not tied.may_look_up_much
+    assert take_out(tied, tmp_path / "outside") is None
     assert not list((tmp_path / "outside").iterdir())
 
 
-def test_tokens_that_something_else_reads_are_left_to_the_graph(tmp_path: Path) -> None:
-    plain = exported(tmp_path, tied=True)
-    model = onnx.load(plain.path)
+def test_tokens_that_something_else_reads_are_left_to_the_graph(tied: GraphArtifact, tmp_path: Path) -> None:
+    model = onnx.load(tied.path)
     model.graph.node.insert(0, helper.make_node("Identity", ["input_ids"], ["asked"]))
     model.graph.output.append(helper.make_tensor_value_info("asked", TensorProto.INT64, None))
-    save_model(model, plain.path)
+    save_model(model, tied.path)
     (tmp_path / "outside").mkdir()
-    assert take_out(plain, tmp_path / "outside", least=1) is None
+    assert take_out(tied, tmp_path / "outside", least=1) is None
 
 
 def test_a_recipe_ends_in_a_bundle_that_reads_its_rows(
