@@ -72,8 +72,9 @@ class Decoder:
             self.source = CrossAttention(encoder, graph.encoder, slots, kv_tokens)
         self._adapted = adapted
         self._phases = session if isinstance(session, Phases) else single(session, graph)
-        # The file of the graph that ran the last call.
+        # The file of the graph that ran the last call, and how many each has run.
         self.graph_used = graph.file
+        self.graph_calls: dict[str, int] = {}
         self._steps: dict[tuple[Adapter | None, ...], _Step] = {}
         # By tokens, logits kept, and the size whose graph is wanted; of the first slot, which speculates.
         self._short_steps: dict[tuple[int, int, int], _Step] = {}
@@ -121,7 +122,7 @@ class Decoder:
         lengths = self.cache.lengths[:batch]
         self._check_room(int(lengths.max()) + 1)
         step = self._decode_step(batch)
-        self.graph_used = step.file
+        self._note(step)
         step.input_ids[:, 0] = tokens
         step.position_ids[:, 0] = lengths
         self.cache.grow(slice(batch), 1)
@@ -160,7 +161,7 @@ class Decoder:
         start, count = int(self.cache.lengths[slot]), len(tokens)
         self._check_room(start + count)
         step = self._append_step(slot, count, kept, as_of)
-        self.graph_used = step.file
+        self._note(step)
         step.input_ids[:] = tokens
         step.position_ids[:] = np.arange(start, start + count)
         step.logit_positions[:] = np.arange(count - kept, count)
@@ -169,6 +170,10 @@ class Decoder:
             self.source.select(slot, 1)
         found: Array = step.run(self.cache.lengths[slot : slot + 1])[0]
         return found
+
+    def _note(self, step: "_Step") -> None:
+        self.graph_used = step.file
+        self.graph_calls[step.file] = self.graph_calls.get(step.file, 0) + 1
 
     def _append_step(self, slot: int, count: int, kept: int, as_of: int) -> "_Step":
         rows = self.adapters[slot : slot + 1]

@@ -1,7 +1,7 @@
 """What goes into a scheduler and what comes out: requests, token events, figures."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from runtime.constraint import Constraint
@@ -63,3 +63,5 @@ class SchedulerStatistics:
     preemptions: int = 0
     draft_tokens: int = 0
     accepted_tokens: int = 0
+    # How many calls ran on each graph, by its file: on which, depends on a call's size and adapters.
+    graph_calls: Mapping[str, int] = field(default_factory=dict)

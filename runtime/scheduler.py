@@ -107,6 +107,7 @@ class Scheduler:
             preemptions=self._preemptions,
             draft_tokens=self._speculation.draft_tokens if self._speculation else 0,
             accepted_tokens=self._speculation.accepted_tokens if self._speculation else 0,
+            graph_calls=dict(self.decoder.graph_calls),
         )
 
     def add(self, request: Request) -> None:

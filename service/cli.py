@@ -168,7 +168,11 @@ def _append(path: Path, line: str) -> None:
 def _greeting(url: str, models: Sequence[dict[str, Any]], as_json: bool) -> str:
     if as_json:
         return json.dumps({"url": url, "models": models})
-    lines = [f"  {model['name']}  {model['task']}  {model['version']}" for model in models]
+    lines = []
+    for model in models:
+        lines.append(f"  {model['name']}  {model['task']}  {model['version']}")
+        graphs = model.get("graphs", {}).items()
+        lines += [f"    calls of {tokens} tokens and more: {file}" for file, tokens in graphs]
     return "\n".join([f"Serving on {url}", *lines, "Try:", f"  {_example(url, models[0])}"])
 
 

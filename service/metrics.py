@@ -85,6 +85,9 @@ PREFIX_QUERIES = _counter("prefix_cache_queries", "Prompt tokens looked up in th
 PREFIX_HITS = _counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.", "model")
 PREEMPTIONS = _counter("num_preemptions", "Sequences set back for want of KV memory.", "model")
 DRAFT_TOKENS = _counter("spec_decode_num_draft_tokens", "Tokens proposed by speculation.", "model")
+GRAPH_CALLS = _counter(
+    "graph_calls", "Calls of a text model that a graph ran, by its file.", "model", "graph"
+)
 ACCEPTED_TOKENS = _counter("spec_decode_num_accepted_tokens", "Proposed tokens that were right.", "model")
 ENGINE_RESTARTS = _counter("engine_restarts", "Models restarted because they stalled.", "model")
 
@@ -144,8 +147,9 @@ class EngineSeries:
             "draft_tokens": DRAFT_TOKENS,
             "accepted_tokens": ACCEPTED_TOKENS,
         }
+        self._model, self._figures = model, tuple(counters)
         self._counters = {name: counter.labels(model) for name, counter in counters.items()}
-        self._seen = dict.fromkeys(counters, 0)
+        self._seen: dict[str, int] = {}
 
     def note(self, scheduler: Scheduler) -> None:
         """Bring the series up to date."""
@@ -153,12 +157,18 @@ class EngineSeries:
         self._running.set(now.running)
         self._waiting.set(now.waiting)
         self._usage.set(now.kv_tokens_used / max(1, now.kv_tokens_capacity))
-        for name, counter in self._counters.items():
-            # A fresh scheduler counts from nought again.
-            value = getattr(now, name)
-            if value != self._seen[name]:
-                counter.inc(value - self._seen[name] if value > self._seen[name] else value)
-                self._seen[name] = value
+        for name in self._figures:
+            self._bring(name, getattr(now, name))
+        for file, calls in now.graph_calls.items():
+            if file not in self._counters:
+                self._counters[file] = GRAPH_CALLS.labels(self._model, file)
+            self._bring(file, calls)
+
+    def _bring(self, name: str, value: int) -> None:
+        # A fresh scheduler counts from nought again.
+        seen, self._seen[name] = self._seen.get(name, 0), value
+        if value != seen:
+            self._counters[name].inc(value - seen if value > seen else value)
 
 
 def exposition() -> bytes:

@@ -8,9 +8,10 @@ import json
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from runtime.errors import ModelpressError
-from runtime.manifest import Manifest
+from runtime.manifest import DecoderGraph, Manifest
 from service import server
 from service.settings import Settings
 
@@ -29,14 +30,17 @@ def _announce(manifests: Sequence[Manifest]) -> None:
     print(json.dumps([described(manifest) for manifest in manifests]), flush=True)
 
 
-def described(manifest: Manifest) -> dict[str, str]:
-    """A model, in a line for programs."""
-    return {
+def described(manifest: Manifest) -> dict[str, Any]:
+    """A model, in a line for programs; of several graphs, from how many tokens on a call runs on each."""
+    line: dict[str, Any] = {
         "name": manifest.tag,
         "version": manifest.version,
         "task": manifest.task,
         "processing": manifest.processing.kind,
     }
+    if isinstance(graph := manifest.graph, DecoderGraph) and graph.phases:
+        line["graphs"] = {graph.file: 1} | {phase.file: phase.from_tokens for phase in graph.phases}
+    return line
 
 
 if __name__ == "__main__":

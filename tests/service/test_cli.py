@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime.bundle import MANIFEST, Bundle, write_bundle
+from runtime.manifest import PhaseGraph
 
 Refused = Callable[..., str]
 
@@ -90,6 +91,20 @@ def test_a_folder_name_in_the_working_directory_is_enough(bundles, monkeypatch):
 
     monkeypatch.chdir(bundles)
     assert find("digits").manifest.tag == "digits-tiny"
+
+
+def test_the_greeting_says_which_graph_runs_which_calls(bundles: Path):
+    from service.cli import _greeting
+    from service.worker import described
+
+    manifest = Bundle.open(bundles / "chatter").manifest
+    assert "graphs" not in described(manifest)
+    graph = manifest.graph.model_copy(update={"phases": (PhaseGraph(from_tokens=8, file="many.onnx"),)})
+    several = described(manifest.model_copy(update={"graph": graph}))
+    assert several["graphs"] == {"decoder.onnx": 1, "many.onnx": 8}
+    said = _greeting("http://localhost:1", [several], False)
+    assert "calls of 1 tokens and more: decoder.onnx" in said
+    assert "calls of 8 tokens and more: many.onnx" in said
 
 
 def test_the_greeting_is_a_command_that_works_and_ctrl_c_ends_it_in_silence(environment, bundles: Path):

@@ -28,6 +28,14 @@ def test_tokens_and_the_first_ones_time_are_counted(server):
     assert [server.metrics()[name] - old for name, old in zip(names, before, strict=True)] == [5, 14, 2]
 
 
+def test_calls_are_counted_by_the_graph_that_ran_them(server):
+    series = 'modelpress_graph_calls_total{graph="decoder.onnx",model="chatter-tiny"}'
+    before = server.metrics().get(series, 0)
+    server.http.post("/v1/completions", json={"model": "chatter-tiny", "prompt": "ab", "max_tokens": 7})
+    # One reads the prompt and gives the first token.
+    assert server.metrics()[series] - before == 7
+
+
 def test_random_paths_and_models_make_no_series(server):
     def ask_nonsense(round_: int) -> None:
         for index in range(5):
