@@ -33,6 +33,7 @@ from runtime.decoder import (
 from runtime.manifest import DecoderGraph, KVLayer
 
 ATTENTION = "modelpress_group_query_attention"
+EXPERTS = "batched_mm"
 
 
 def export_decoder(model: Any, path: Path) -> DecoderGraph:
@@ -190,14 +191,17 @@ def _shape_probe(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> tuple
 
 @contextmanager
 def exporting_attention(model: Any, function: Any = _group_query_attention) -> Iterator[None]:
-    before = model.config._attn_implementation
+    before, experts = model.config._attn_implementation, model.config._experts_implementation
     AttentionInterface.register(ATTENTION, function)
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, lambda *args, **kwargs: None)
     model.set_attn_implementation(ATTENTION)
+    # The one way of running a mixture of experts that is free of loops over data.
+    model.config._experts_implementation = EXPERTS
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+        model.config._experts_implementation = experts
 
 
 def _example(layers: tuple[KVLayer, ...], vocab_size: int) -> tuple[Any, ...]:

@@ -3,7 +3,8 @@
 The one place that knows which exporter a task wants.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import onnx
 
 from compress.artifact import GraphArtifact
 from compress.errors import ExportError
+from compress.export.graph import reason
 from models.sources.source import SourceModel
+from runtime.errors import ModelpressError
 from runtime.manifest import (
     CaptionedProcessing,
     DecoderGraph,
@@ -85,7 +88,7 @@ def _export_decoder(source: SourceModel, folder: Path) -> tuple[GraphArtifact, d
 
     assert source.module is not None
     target, tokens, layers = folder / "decoder.onnx", _example_tokens(source), adapted_layers(source.module)
-    with without_adapters(source.module):
+    with without_adapters(source.module), _one_line_of(source.module):
         graph = export_decoder(source.module, target)
         parity = check_decoder(source.module, target, graph, tokens)
     artifact = GraphArtifact(folder, graph, _decoder_signature(graph))
@@ -102,10 +105,25 @@ def _export_encoder_decoder(source: SourceModel, folder: Path) -> tuple[GraphArt
     assert source.module is not None
     assert isinstance(source.processing, GenerationProcessing)
     target = folder / "decoder.onnx"
-    graph = export_encoder_decoder(source.module, target)
     start = source.processing.start_ids
-    parity = check_encoder_decoder(source.module, target, graph, _example_tokens(source), start)
+    with _one_line_of(source.module):
+        graph = export_encoder_decoder(source.module, target)
+        parity = check_encoder_decoder(source.module, target, graph, _example_tokens(source), start)
     return GraphArtifact(folder, graph, _decoder_signature(graph)), {"parity": parity}
+
+
+@contextmanager
+def _one_line_of(module: object) -> Iterator[None]:
+    """ExportError for what a model, torch's exporter or onnxruntime raises where a decoder does not fit."""
+    try:
+        yield
+    except ModelpressError:
+        raise
+    except Exception as error:  # each of the three has kinds of its own; all mean the same here
+        raise ExportError(
+            f"{type(module).__name__} does not export to a graph over a KV cache ({reason(error)}); "
+            "its layers must attend by transformers' interface, and keep nothing but keys and values"
+        ) from error
 
 
 def example_inputs(source: SourceModel) -> Mapping[str, Array]:

@@ -46,6 +46,11 @@ ARCHITECTURES = {
     "gpt_neox": (COMMON | {"intermediate_size": 96, "hidden_size": 256}, "rotary"),
     "cohere": (GATED, "plain"),
     "gpt2": (COMMON, "plain"),
+    "mixtral": (GATED | {"num_local_experts": 4}, "packed"),
+    "qwen3_moe": (
+        GATED | {"num_experts": 4, "moe_intermediate_size": 32, "num_experts_per_tok": 2},
+        "rotary",
+    ),
 }
 
 

@@ -1,3 +1,5 @@
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,16 @@ from compress.errors import ExportError
 from compress.export.decoder import export_decoder, kv_layers
 from compress.export.feedforward import export_feedforward
 from compress.export.parity import check_decoder, check_feedforward
+from compress.export.source import export
+from models.sources.source import SourceModel
 from runtime.manifest import KVLayer
 
 TOKENS = np.random.default_rng(0).integers(0, 96, 64)
+
+
+class Branching(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.sum() > 0 else x
 
 
 def disturb(path: Path) -> None:
@@ -59,6 +68,15 @@ def test_other_architectures_export_too(family: str, tmp_path: Path) -> None:
     assert check_decoder(model, tmp_path / "decoder.onnx", graph, TOKENS)["relative_error"] < 1e-4
 
 
+def test_a_decoder_that_does_not_export_is_one_clear_line(decoder: SourceModel, tmp_path: Path) -> None:
+    """As falcon, GPT-J and DeepSeek do not: torch's exporter raised through everything."""
+    module: Any = deepcopy(decoder.module)
+    module.model.layers[1].mlp = Branching()
+    with pytest.raises(ExportError, match="LlamaForCausalLM does not export to a graph over a KV") as caught:
+        export(replace(decoder, module=module), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_cache_shape_is_observed(llama: Any) -> None:
     assert kv_layers(llama) == (KVLayer(heads=2, head_dim=8),) * 2
 
@@ -97,11 +115,6 @@ def test_a_text_model_has_symbolic_batch_and_sequence(tmp_path: Path) -> None:
     disturb(path)
     with pytest.raises(ExportError, match="differ from torch's"):
         check_feedforward(Encoder().eval(), path, inputs, ["logits"])
-
-
-class Branching(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * 2 if x.sum() > 0 else x
 
 
 def test_a_module_that_does_not_export_is_one_clear_line(tmp_path: Path) -> None:
