@@ -112,5 +112,5 @@ def _read(folder: Path, key: str) -> Stage | None:
         if record["key"] != key or not whole:
             return None
         return Stage(key, folder, record["figures"], record["seconds"], cached=True)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -55,13 +55,15 @@ def test_a_failed_stage_is_not_cached_and_leaves_nothing(tmp_path: Path) -> None
     assert not run_stage("step", {}, maker([]), tmp_path).cached
 
 
-@pytest.mark.parametrize("damage", ["truncate", "delete", "record"])
+@pytest.mark.parametrize("damage", ["of another kind", "truncate", "delete", "record"])
 def test_a_damaged_stage_is_made_again(tmp_path: Path, damage: str) -> None:
     stage = run_stage("step", {}, maker([]), tmp_path)
     if damage == "truncate":
         (stage.folder / "file.txt").write_text("mad")
     elif damage == "delete":
         (stage.folder / "file.txt").unlink()
+    elif damage == "of another kind":
+        (stage.folder / RECORD).write_text(json.dumps({"key": stage.key, "files": []}))
     else:
         (stage.folder / RECORD).write_text(json.dumps({"key": stage.key})[:20])
     again = run_stage("step", {}, maker([]), tmp_path)

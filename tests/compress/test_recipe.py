@@ -69,6 +69,10 @@ def test_a_recipe_is_read_whole() -> None:
             "r.yaml:3: 'training': a teacher's soft targets take the place of smoothed ones",
         ),
         ((GOOD, "model: onnx:x\nfull: true"), "r.yaml:2: 'full': trains members of the zoo only"),
+        (
+            ("scheme: int8-static", "scheme: int8-dynamic"),
+            "r.yaml:5: the key 'calibration' belongs to another setting, and this one has none",
+        ),
         ((GOOD, "model: zoo:x\nname: x-"), "r.yaml:2: 'name': String should match pattern"),
     ],
 )
