@@ -47,7 +47,7 @@ def write_prompts(path: Path, tokenizer: Tokenizer) -> None:
 def guidellm(program: Path, folder: Path, arguments: argparse.Namespace) -> tuple[float, float, float]:
     """Requests a second, tokens a second and the median time to first token in milliseconds."""
     backend = {"kind": "openai_http", "target": arguments.url, "model": arguments.model}
-    # Its own `stream_options` ask for usage in every chunk, an extension that our server does not have.
+    # Its own `stream_options` ask for usage in every chunk, which our generator does not.
     body = GREEDY | {"stream_options": None}
     backend |= {"request_format": "/v1/completions", "max_tokens": OUTPUT_TOKENS, "extras": {"body": body}}
     backend |= {"validate_backend": False}  # which asks for /health
