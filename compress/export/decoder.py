@@ -20,7 +20,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from compress.errors import ExportError
 from compress.export.fusion import fuse_decoder
-from compress.export.graph import quiet_exporter, save_program
+from compress.export.graph import save_program, tracing
 from runtime.decoder import (
     INPUT_IDS,
     LOGIT_POSITIONS,
@@ -34,6 +34,7 @@ from runtime.manifest import DecoderGraph, KVLayer
 
 ATTENTION = "modelpress_group_query_attention"
 EXPERTS = "batched_mm"
+ATTENTION_HINT = "a decoder needs transformers' attention interface, and positions that are no bias (ALiBi)"
 
 
 def export_decoder(model: Any, path: Path) -> DecoderGraph:
@@ -47,7 +48,7 @@ def export_decoder(model: Any, path: Path) -> DecoderGraph:
     """
     layers = kv_layers(model)
     wrapper = _Decoder(model).eval()
-    with exporting_attention(model), quiet_exporter(), torch.inference_mode():
+    with exporting_attention(model), tracing(type(model).__name__, ATTENTION_HINT), torch.inference_mode():
         program: Any = torch.onnx.export(
             wrapper,
             _example(layers, model.config.vocab_size),

@@ -20,9 +20,9 @@ from torch.nn import functional
 from transformers.cache_utils import EncoderDecoderCache
 
 from compress.errors import ExportError
-from compress.export.decoder import GraphCache, exporting_attention
+from compress.export.decoder import ATTENTION_HINT, GraphCache, exporting_attention
 from compress.export.fusion import fuse_decoder, fuse_encoder
-from compress.export.graph import quiet_exporter, save_program
+from compress.export.graph import save_program, tracing
 from runtime.cross_attention import SOURCE_IDS, SOURCE_SEQLENS_K, SOURCE_TOTAL_LENGTH, source_names
 from runtime.decoder import (
     INPUT_IDS,
@@ -132,7 +132,8 @@ def _export_encoder(model: Any, layers: int, path: Path) -> None:
         0: torch.export.Dim("batch", min=1, max=1 << 20),
         1: torch.export.Dim("sequence", min=1, max=1 << 20),
     }
-    with exporting_attention(model, _encoding_attention), quiet_exporter(), torch.inference_mode():
+    traced = tracing(type(model).__name__, ATTENTION_HINT)
+    with exporting_attention(model, _encoding_attention), traced, torch.inference_mode():
         program: Any = torch.onnx.export(
             _Encoder(model).eval(),
             (torch.ones(2, 3, dtype=torch.int64),),
@@ -241,7 +242,7 @@ def _export_decoder(
         stack.enter_context(torch.inference_mode())
         stack.enter_context(_positions_by_row(model, context))
         stack.enter_context(exporting_attention(model, _decoding_attention))
-        stack.enter_context(quiet_exporter())
+        stack.enter_context(tracing(type(model).__name__, ATTENTION_HINT))
         program: Any = torch.onnx.export(
             _Decoder(model).eval(),
             _example(own, crossed),

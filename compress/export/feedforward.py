@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compress.errors import ExportError
-from compress.export.graph import quiet_exporter, reason, save_program
+from compress.export.graph import save_program, tracing
 from compress.export.parity import run_module
 from runtime.manifest import FeedForwardGraph
 from runtime.processing import Array
@@ -40,24 +40,19 @@ def export_feedforward(
         )
     # One row would be taken for a constant.
     rows = [torch.from_numpy(np.resize(value, (2, *value.shape[1:]))) for value in example.values()]
-    try:
-        with quiet_exporter(), torch.inference_mode():
-            program: Any = torch.onnx.export(
-                module,
-                tuple(rows),
-                dynamo=True,
-                dynamic_shapes=tuple(
-                    dict.fromkeys(range(len(names)), torch.export.Dim.DYNAMIC) for names in axes.values()
-                ),
-                input_names=list(example),
-                output_names=list(output_names),
-                verbose=False,
-            )
-    except Exception as error:  # the exporter raises many kinds; all mean that this module does not export
-        raise ExportError(
-            f"{type(module).__name__} does not export to ONNX ({reason(error)}); "
-            "remove control flow that depends on data from its forward"
-        ) from error
+    hint = "remove control flow that depends on data from its forward"
+    with tracing(type(module).__name__, hint), torch.inference_mode():
+        program: Any = torch.onnx.export(
+            module,
+            tuple(rows),
+            dynamo=True,
+            dynamic_shapes=tuple(
+                dict.fromkeys(range(len(names)), torch.export.Dim.DYNAMIC) for names in axes.values()
+            ),
+            input_names=list(example),
+            output_names=list(output_names),
+            verbose=False,
+        )
     save_program(program, path, axes)
     return FeedForwardGraph(file=path.name)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from compress.errors import first_line
+from compress.errors import ExportError, first_line
 from compress.export.names import weighted_paths
 
 
@@ -77,6 +77,18 @@ def quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def tracing(name: str, hint: str) -> Iterator[None]:
+    """Raises ExportError, with what to do, for whatever the exporter raises of the model called `name`."""
+    try:
+        with quiet_exporter():
+            yield
+    except ExportError:
+        raise
+    except Exception as error:  # the exporter raises many kinds; all mean that this module does not export
+        raise ExportError(f"{name} does not export to ONNX ({reason(error)}); {hint}") from error
 
 
 def reason(error: BaseException) -> str:

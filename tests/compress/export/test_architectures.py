@@ -1,5 +1,6 @@
 """Architectures with random weights, exported, decode the very tokens that transformers generates."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from compress.errors import ExportError
 from compress.export.decoder import export_decoder
 from runtime.decoder import Decoder
 from runtime.sampling import SamplingParams
@@ -92,3 +94,11 @@ def test_attention_takes_over_what_its_kernel_can(architecture: Any) -> None:
     packed = [node for node in nodes if not node.input[1]]
     expected = {"packed": (2, 2), "rotary": (2, 0), "some": (1, 2), "plain": (0, 0)}[fused]
     assert (len(turning), len(packed)) == expected
+
+
+@pytest.mark.parametrize("name", ["bloom", "falcon"])
+def test_a_decoder_whose_attention_is_its_own_is_named(name: str, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(name, **COMMON)
+    with pytest.raises(ExportError, match="ForCausalLM does not ") as caught:
+        export_decoder(AutoModelForCausalLM.from_config(config).eval(), tmp_path / "decoder.onnx")
+    assert "\n" not in str(caught.value)
