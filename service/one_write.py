@@ -12,6 +12,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 # How a response's head begins. A chunk begins with its length, and a body follows a head.
 HEAD = b"HTTP/1."
+# Nothing follows this one before the client has read it.
+CONTINUE = b"HTTP/1.1 100 "
 
 
 class JoinedWrites:
@@ -25,7 +27,7 @@ class JoinedWrites:
         """Send `data`, after the head that was kept; or keep it, if it is a head."""
         if self._head:
             data, self._head = self._head + data, b""
-        elif data.startswith(HEAD):
+        elif data.startswith(HEAD) and not data.startswith(CONTINUE):
             self._head = data
             return
         self._transport.write(data)

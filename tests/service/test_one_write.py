@@ -48,6 +48,28 @@ def test_a_body_that_looks_like_a_head_is_not_kept(wire):
     assert wire.sent == [HEAD + HEAD]
 
 
+def test_who_waits_to_be_told_to_go_on_is_told_at_once(wire):
+    async def app(scope, receive, send):
+        length = len((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+        await send({"type": "http.response.body", "body": b"%d" % length})
+
+    async def main() -> None:
+        config = uvicorn.Config(app, log_level="warning")
+        config.load()
+        protocol = OneWriteProtocol(config, ServerState(), {})
+        protocol.connection_made(wire)
+        head = b"POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+        protocol.data_received(head)
+        await asyncio.sleep(0)
+        assert wire.sent == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+        protocol.data_received(b"abc")
+        await asyncio.gather(*protocol.tasks)
+        assert wire.sent[1].endswith(b"\r\n\r\n3")
+
+    asyncio.run(main())
+
+
 def test_closing_sends_a_lonely_head_first(wire):
     joined = JoinedWrites(wire)
     joined.write(HEAD)
