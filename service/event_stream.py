@@ -11,7 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from service.disconnect import while_connected
 
-HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # nginx would keep events back until it has some pages of them.
+    (b"x-accel-buffering", b"no"),
+]
 
 
 class EventStream:

@@ -39,6 +39,7 @@ def test_each_text_is_an_event_and_the_last_one_says_that_it_is():
     asyncio.run(stream(events(), never, send))
     assert sent[0]["status"] == 200
     assert (b"content-type", b"text/event-stream; charset=utf-8") in sent[0]["headers"]
+    assert (b"x-accel-buffering", b"no") in sent[0]["headers"]
     body = b"".join(message["body"] for message in sent[1:])
     assert body == b"data: 0\n\ndata: 1\n\ndata: 2\n\ndata: [DONE]\n\n"
     assert [message.get("more_body", False) for message in sent[1:]] == [True, True, True, False]
