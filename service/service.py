@@ -30,11 +30,11 @@ from service.errors import BodyTooLarge
 from service.jobs.jobs import Jobs
 from service.keys import Keyring
 from service.middleware.authorize import AuthorizeMiddleware
+from service.middleware.bento import BentoMiddleware
 from service.middleware.body_limit import BodyLimitMiddleware
 from service.middleware.catch_all import CatchAllMiddleware
 from service.middleware.deadline import DeadlineMiddleware
 from service.middleware.measure import MeasureMiddleware
-from service.middleware.refusal import RefusalMiddleware
 from service.middleware.request_id import RequestIdMiddleware
 from service.middleware.shortcut import ShortcutMiddleware
 from service.middleware.traffic import TrafficMiddleware
@@ -50,8 +50,9 @@ access_log.configure(settings.access_log)
 
 
 def is_worth_a_traceback(record: logging.LogRecord) -> bool:
-    """Whether a record of BentoML's is about anything but a client's mistake, which is answered anyway."""
-    return not (record.exc_info and isinstance(record.exc_info[1], ValidationError | BodyTooLarge))
+    """Whether a record of BentoML's is about anything but what a client did, which is answered anyway."""
+    theirs = ValidationError | BodyTooLarge | ClientDisconnect
+    return not (record.exc_info and isinstance(record.exc_info[1], theirs))
 
 
 logging.getLogger("bentoml._internal.server.http_app").addFilter(is_worth_a_traceback)
@@ -142,7 +143,7 @@ class ModelPress:
         context: str | list[str] | None = None,
         max_tokens: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Answers in the task's words to texts, images (base64), graphs, questions, or one tensor."""
+        """Answers in the task's words to texts, images (base64, pixels), graphs, questions, or one tensor."""
         found = app.state.catalog.find(model)
         asked = natural.Question(
             text=text,
@@ -210,7 +211,7 @@ MIDDLEWARE: list[tuple[Any, dict[str, Any]]] = [
     (DeadlineMiddleware, {"default": settings.timeout}),
     (BodyLimitMiddleware, {"limit": settings.max_body_bytes}),
     (ShortcutMiddleware, {"target": app}),
-    (RefusalMiddleware, {}),
+    (BentoMiddleware, {}),
 ]
 if tracer_provider := tracing():
     from service.middleware.trace import TraceMiddleware

@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import bentoml
 import pytest
@@ -65,6 +67,22 @@ def test_the_generated_api_page_knows_the_native_endpoints(server):
 )
 def test_every_probe_answers(server, path):
     assert server.http.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/digits-tiny", "/v1/completions"])
+def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(server, eventually, path):
+    def counted(status: int) -> float:
+        route = path.replace("digits-tiny", "{model}")
+        name = "modelpress_request_duration_seconds_count"
+        return server.metrics().get(f'{name}{{model="-",route="{route}",status="{status}"}}', 0)
+
+    before = {status: counted(status) for status in (499, 500)}
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port)) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    eventually(lambda: counted(499) == before[499] + 1)
+    assert counted(500) == before[500]
 
 
 def test_torch_is_not_in_the_process(server):
