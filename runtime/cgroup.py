@@ -1,8 +1,8 @@
-"""How many cores the control groups that this process is in leave it: Linux's, of version 1 or 2.
+"""The control groups that this process is in, and how many cores they leave it: Linux's, of version 1 or 2.
 
-It sets nothing, and knows nothing of memory (`memory.py`). A container may see its own group as the top of
-the tree, or its group's path on the host in a tree that begins with its own: every group on the way counts,
-and what is not there says nothing.
+It sets nothing; what memory they leave is `memory.py`'s to say. A container may see its own group as the top
+of the tree, or its group's path on the host in a tree that begins with its own: every group on the way
+counts, and what is not there says nothing.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def cores(root: Path = ROOT, own: Path = OWN) -> float | None:
 
 
 def _quotas(root: Path, own: Path) -> Iterator[float]:
-    for folder in _folders(root, own):
+    for folder in folders("cpu", root, own):
         # "max", version 1's -1, and a group without the controller are no quota.
         with suppress(OSError, ValueError):
             quota, period = _quota(folder)
@@ -35,15 +35,15 @@ def _quota(folder: Path) -> tuple[int, int]:
     return int(quota), int(period)
 
 
-def _folders(root: Path, own: Path) -> Iterator[Path]:
-    """The groups of the `cpu` controller, from the process's own up to the top."""
+def folders(controller: str, root: Path = ROOT, own: Path = OWN) -> Iterator[Path]:
+    """The groups of a controller, from the process's own up to the top."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
-        lines = ["0::/", "0:cpu:/"]
+        lines = ["0::/", f"0:{controller}:/"]
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         top = root / controllers if controllers else root
         steps = [step for step in PurePosixPath(path).parts if step not in ("/", "..")]

@@ -8,28 +8,29 @@ from pathlib import Path
 
 import psutil
 
-CGROUP = Path("/sys/fs/cgroup")
+from runtime import cgroup
+
+# What a control group may hold, what it holds, and what of it are files that nobody has looked at lately.
+_NAMES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
-def available_memory(cgroup: Path = CGROUP) -> int:
-    """Bytes this process may still take: of the machine, of its cgroup (v2), and of its own limits."""
-    free = [int(psutil.virtual_memory().available), *_own_limits()]
-    spare = _cgroup_spare(cgroup)
-    return max(0, min(free if spare is None else [*free, spare]))
+def available_memory(root: Path = cgroup.ROOT, own: Path = cgroup.OWN) -> int:
+    """Bytes this process may still take: of the machine, of its control groups, and of its own limits."""
+    spare = [each for folder in cgroup.folders("memory", root, own) for each in _spare(folder)]
+    return max(0, min([int(psutil.virtual_memory().available), *_own_limits(), *spare]))
 
 
-def _cgroup_spare(cgroup: Path) -> int | None:
-    """The cgroup's limit less what it uses and cannot give back; None without a limit."""
-    try:
-        limit = (cgroup / "memory.max").read_text().strip()
-        if limit == "max":
-            return None
-        spare = int(limit) - int((cgroup / "memory.current").read_text())
-        figures = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        # Files that nobody has looked at lately count as used and are given up when memory is wanted.
-        return spare + int(figures.get("inactive_file", 0))
-    except (OSError, ValueError):
-        return None
+def _spare(folder: Path) -> Iterator[int]:
+    """A group's limit less what it uses and cannot give back; nothing without a limit."""
+    for limit, used, idle in _NAMES:
+        # "max", and a group without the controller, are no limit. Idle files count as used, and are given up.
+        with suppress(OSError, ValueError):
+            spare = int((folder / limit).read_text()) - int((folder / used).read_text())
+            figures = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            yield spare + int(figures.get(idle, 0))
 
 
 def _own_limits() -> Iterator[int]:
