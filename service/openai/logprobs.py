@@ -16,17 +16,22 @@ LEAST = -9999.0
 def completion_logprobs(
     tokenizer: Tokenizer, scored: Sequence[TokenLogprob], offset: int
 ) -> tuple[dict[str, Any], int]:
-    """The lists for `scored`, whose text begins at `offset`; and where it ends."""
+    """The lists for `scored`, whose text begins at `offset`; and where it ends, in characters.
+
+    A token that begins within a character is where that character is.
+    """
     texts = [token_text(tokenizer, each.token_id) for each in scored]
-    ends = [offset]
-    for text in texts:
-        ends.append(ends[-1] + len(text))
+    starts = []
+    for each in scored:
+        raw = token_bytes(tokenizer, each.token_id)
+        starts.append(offset - _goes_on(raw[:1]))
+        offset += len(raw) - _goes_on(raw)
     return {
         "tokens": texts,
         "token_logprobs": [_number(each.logprob) for each in scored],
         "top_logprobs": [_by_text(tokenizer, each, text) for each, text in zip(scored, texts, strict=True)],
-        "text_offset": ends[:-1],
-    }, ends[-1]
+        "text_offset": starts,
+    }, offset
 
 
 def chat_logprobs(tokenizer: Tokenizer, scored: Sequence[TokenLogprob]) -> dict[str, Any]:
@@ -37,6 +42,11 @@ def chat_logprobs(tokenizer: Tokenizer, scored: Sequence[TokenLogprob]) -> dict[
         for each in scored
     ]
     return {"content": content, "refusal": None}
+
+
+def _goes_on(raw: bytes) -> int:
+    """How many bytes of UTF-8 do not begin a character."""
+    return sum(byte & 0xC0 == 0x80 for byte in raw)
 
 
 def _by_text(tokenizer: Tokenizer, scored: TokenLogprob, text: str) -> dict[str, float | None] | None:

@@ -237,6 +237,15 @@ def test_the_prompt_is_echoed_and_scored(client, model, stream):
     assert [o for choice in choices for o in choice.logprobs.text_offset] == list(range(5))
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_offsets_count_characters_where_tokens_are_bytes(client, stream):
+    asked = {"model": MODEL, "prompt": "é€😀", "max_tokens": 2, "echo": True, "logprobs": 0}
+    answer = client.completions.create(**asked, stream=stream)
+    choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
+    offsets = [offset for choice in choices for offset in choice.logprobs.text_offset]
+    assert offsets == [0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 4]
+
+
 def test_a_prompt_can_be_scored_without_an_answer(client):
     answer = client.completions.create(model=MODEL, prompt=["ab", "c"], max_tokens=0, echo=True, logprobs=0)
     assert [choice.text for choice in answer.choices] == ["ab", "c"]
