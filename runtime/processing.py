@@ -112,8 +112,10 @@ def pad_tokens(rows: Sequence[Sequence[int]], processing: TextProcessing) -> dic
     return tensors
 
 
-def check_texts(inputs: Mapping[str, Array], vocabulary: int) -> None:
+def check_texts(inputs: Mapping[str, Array], vocabulary: int, max_length: int) -> None:
     """Raise InputError for tokens outside the vocabulary, and for a mask that is not ones and then zeros.
+
+    PromptTooLong where a text would have been truncated: there may be no positions for more tokens.
 
     Not every graph refuses the former: a table counts -1 from its end, a quantized one has zeros for others.
     Graphs count a row's ones and read as many tokens from its beginning: padding on the left would silently
@@ -122,6 +124,8 @@ def check_texts(inputs: Mapping[str, Array], vocabulary: int) -> None:
     tokens, mask = inputs.get("input_ids"), inputs.get("attention_mask")
     if tokens is not None and (tokens.min() < 0 or tokens.max() >= vocabulary):
         raise InputError(f"input 'input_ids': a token is outside the vocabulary of {vocabulary}")
+    if tokens is not None and tokens.shape[-1] > max_length:
+        raise PromptTooLong(f"input 'input_ids': {tokens.shape[-1]} tokens a text; send at most {max_length}")
     # A single text has no padding, and microseconds count.
     if mask is not None and not (mask == 1).all():
         padded_right = np.arange(mask.shape[-1]) < mask.sum(-1, keepdims=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from PIL.Image import Image
 from tokenizers import Tokenizer
 
@@ -79,8 +79,7 @@ class TensorModel:
         """The graph, once."""
         try:
             outputs = self._session.run(self._outputs, dict(inputs))
-        # Such as a token outside the embedding's table, or more of them than there are positions.
-        except (InvalidArgument, Fail) as error:
+        except InvalidArgument as error:  # such as a position outside its table
             reason = str(error).splitlines()[0].rpartition(" : ")[2]
             raise InputError(f"{self.manifest.tag} cannot take these values: {reason[:300]}") from None
         return dict(zip(self._outputs, outputs, strict=True))
@@ -111,8 +110,8 @@ class TensorModel:
             _check_tensor(inputs[name], spec, axes)
         if isinstance(self.manifest.processing, WordProcessing):
             check_words(inputs, self.manifest.processing, len(self.manifest.labels))
-        if isinstance(self.manifest.processing, TextProcessing | CaptionedProcessing):
-            proc.check_texts(inputs, self._vocabulary)
+        if self._texts:
+            proc.check_texts(inputs, self._vocabulary, self._texts.max_length)
 
     def _misnamed(self, inputs: Mapping[str, Array]) -> InputError:
         expected, tag = self._inputs, self.manifest.tag
@@ -122,13 +121,16 @@ class TensorModel:
         return InputError(f"input '{missing}' is missing; {tag} takes {_list(expected)}")
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer | None:
+    def _texts(self) -> TextProcessing | None:
+        """How texts are read, by themselves or beside an image."""
         processing = self.manifest.processing
         if isinstance(processing, CaptionedProcessing):
-            processing = processing.text
-        if not isinstance(processing, TextProcessing):
-            return None
-        return proc.load_tokenizer(self.bundle.file(processing.tokenizer))
+            return processing.text
+        return processing if isinstance(processing, TextProcessing) else None
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer | None:
+        return proc.load_tokenizer(self.bundle.file(self._texts.tokenizer)) if self._texts else None
 
     @cached_property
     def _vocabulary(self) -> int:

@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from runtime.errors import BatchTooLarge, InputError
+from runtime.errors import BatchTooLarge, InputError, PromptTooLong
 from runtime.manifest import ImageProcessing, TextProcessing
 from runtime.processing import (
     check_pixels,
@@ -139,16 +139,18 @@ def test_what_is_no_token_is_refused(token: Any) -> None:
 def test_a_mask_that_is_not_of_texts_padded_on_the_right_is_refused(row: list[int]) -> None:
     mask = np.array([[1, 1, 0], row])
     with pytest.raises(InputError, match="pad on the right"):
-        check_texts({"input_ids": np.ones_like(mask), "attention_mask": mask}, 2)
+        check_texts({"input_ids": np.ones_like(mask), "attention_mask": mask}, 2, 3)
 
 
 def test_texts_of_any_length_and_captions_are_taken() -> None:
     mask = np.array([[1, 0, 0], [1, 1, 1]])
-    check_texts({"input_ids": np.zeros_like(mask), "attention_mask": mask}, 2)
-    check_texts({"attention_mask": mask[None]}, 2)
+    check_texts({"input_ids": np.zeros_like(mask), "attention_mask": mask}, 2, 3)
+    check_texts({"attention_mask": mask[None]}, 2, 3)
     for tokens in (mask - 1, mask + 2):
         with pytest.raises(InputError, match="outside the vocabulary of 2"):
-            check_texts({"input_ids": tokens}, 2)
+            check_texts({"input_ids": tokens}, 2, 3)
+    with pytest.raises(PromptTooLong, match="send at most 2"):
+        check_texts({"input_ids": mask}, 2, 2)
 
 
 def test_mean_pooling_ignores_padding() -> None:

@@ -114,33 +114,6 @@ def test_tensors_that_do_not_fit_are_refused(model: TensorModel, inputs, message
         model.run(inputs)
 
 
-def test_values_that_a_kernel_refuses_are_the_requests_error(tmp_path: Path) -> None:
-    """As more tokens than there are positions are: no fault of the model's."""
-    tokens, scores = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")), "scores"
-    made = helper.make_graph(
-        [helper.make_node("Add", ["input_ids", "positions"], [scores])],
-        "positions",
-        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])],
-        [helper.make_tensor_value_info(scores, TensorProto.INT64, ["batch", "sequence"])],
-        [helper.make_tensor("positions", TensorProto.INT64, [1, 4], [0, 1, 2, 3])],
-    )
-    opset = [helper.make_opsetid("", 18)]
-    onnx.save(helper.make_model(made, opset_imports=opset, ir_version=10), tmp_path / "graph.onnx")
-    manifest = Manifest(
-        name="positions",
-        variant="fp32",
-        task="tensor",
-        signature=Signature(inputs=(tokens,), outputs=(tokens.model_copy(update={"name": scores}),)),
-        graph=FeedForwardGraph(),
-        lineage=Lineage(source="test:positions"),
-    )
-    bundle = write_bundle(tmp_path / "bundle", manifest, {"model.onnx": tmp_path / "graph.onnx"})
-    model = TensorModel(bundle, threads=1)
-    assert model.run({"input_ids": np.zeros((2, 4), np.int64)})[scores].tolist() == [[0, 1, 2, 3]] * 2
-    with pytest.raises(InputError, match="positions-fp32 cannot take these values"):
-        model.run({"input_ids": np.zeros((2, 5), np.int64)})
-
-
 @pytest.mark.parametrize("items", [[], [b"not an image"], [b"\x89PNG\r\n\x1a\n truncated"]])
 def test_items_that_are_no_images_are_refused(model: TensorModel, items: list[bytes]) -> None:
     with pytest.raises(InputError):
