@@ -1,19 +1,24 @@
 """The scheduler over a small real decoder. The property test at the end drives everything together."""
 
 import re
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from runtime.adapters import Adapters
 from runtime.constraint import Constraint, grammar_tokenizer
 from runtime.decoder import Decoder
 from runtime.errors import InputError, PromptTooLong
+from runtime.manifest import AdapterGraph, Signature
 from runtime.prefix_cache import PrefixCache
 from runtime.request import TokenEvent
 from runtime.sampling import SamplingParams
@@ -44,9 +49,34 @@ def over_int8(int8_cache_graph: Any) -> Decoder:
     return Decoder(open_session(path, threads=1), graph, SLOTS)
 
 
+@pytest.fixture(scope="module")
+def adaptable(session: Any, llama: Any, decoder_graph: Any, tmp_path_factory: Any) -> tuple[Decoder, Path]:
+    """The same model with a graph that takes adapters, and the folder where `one` and `two` are."""
+    from compress.artifact import GraphArtifact
+    from compress.lora.attach import attach, find_sites
+
+    folder = tmp_path_factory.mktemp("adaptable")
+    shutil.copyfile(decoder_graph[0], folder / "decoder.onnx")
+    layers = dict(llama.named_modules())
+    wanted = [name for name in layers if name.endswith(("q_proj", "down_proj"))]
+    weights = {name: layers[name].weight.detach().numpy() for name in wanted}
+    sites = find_sites(folder / "decoder.onnx", weights)
+    graph = decoder_graph[1].model_copy(update={"adapters": AdapterGraph(sites=sites)})
+    attach(GraphArtifact(folder, graph, Signature(inputs=(), outputs=())))
+    for rank, name in enumerate(("one", "two"), 1):
+        rng, written = np.random.default_rng(rank), ort.AdapterFormat()
+        factors = {f"{site.name}.lora_A": rng.normal(size=(site.inputs, rank)) for site in sites}
+        factors |= {f"{site.name}.lora_B": rng.normal(0, 0.3, (rank, site.outputs)) for site in sites}
+        values = {key: ort.OrtValue.ortvalue_from_numpy(np.float32(each)) for key, each in factors.items()}
+        written.set_parameters(values)
+        written.export_adapter(str(folder / name))
+    adapted = open_session(folder / "decoder.adapted.onnx", threads=1)
+    return Decoder(session, graph, SLOTS, adapted=lambda: adapted), folder
+
+
 def small(decoder: Decoder, kv_tokens: int) -> Decoder:
     """The same decoder with memory for fewer tokens."""
-    return Decoder(decoder._phases, decoder.graph, SLOTS, kv_tokens)
+    return Decoder(decoder._phases, decoder.graph, SLOTS, kv_tokens, decoder._adapted)
 
 
 def collect(events: Sequence[TokenEvent], answers: dict[str, Answer]) -> None:
@@ -65,9 +95,10 @@ def run(scheduler: Scheduler) -> dict[str, Answer]:
     return answers
 
 
-def alone(decoder: Decoder, request: Request) -> Answer:
+def alone(decoder: Decoder, request: Request, adapters: Adapters | None = None) -> Answer:
     """The answer in a scheduler of its own, with the same limit."""
-    scheduler = Scheduler(Decoder(decoder._phases, decoder.graph, 1, decoder.cache.tokens))
+    own = Decoder(decoder._phases, decoder.graph, 1, decoder.cache.tokens, decoder._adapted)
+    scheduler = Scheduler(own, adapters=adapters)
     scheduler.add(request)
     return run(scheduler)[request.id]
 
@@ -346,12 +377,13 @@ def requests(draw: Any) -> list[Request]:
             ),
             priority=draw(st.integers(-1, 1)),
             salt=draw(st.sampled_from(["", "tenant"])),
+            adapter=draw(st.sampled_from([None, None, "one", "two"])),
         )
         for index in range(count)
     ]
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(
     batch=requests(),
     kv_tokens=st.integers(52, 3 * 64),
@@ -362,7 +394,7 @@ def requests(draw: Any) -> list[Request]:
     data=st.data(),
 )
 def test_every_survivor_gets_its_solo_tokens(
-    decoder: Decoder,
+    adaptable: tuple[Decoder, Path],
     over_int8: Decoder,
     batch: list[Request],
     kv_tokens: int,
@@ -372,16 +404,26 @@ def test_every_survivor_gets_its_solo_tokens(
     int8: bool,
     data: Any,
 ) -> None:
-    """Whatever arrives, is cancelled, preempted, shared or guessed: nobody else's answer changes, no slot is
-    lost, and the KV budget is kept, over a float32 or an int8 cache."""
-    decoder = over_int8 if int8 else decoder
+    """Whatever arrives, is cancelled, preempted, shared, guessed or unloaded: nobody else's answer changes,
+    no slot is lost, and the KV budget is kept, over a float32 cache with adapters, or an int8 one."""
+    decoder, folder = adaptable
+    adapters = Adapters(decoder.graph.adapters)
+    for name in ("one", "two"):
+        adapters.load(name, folder / name)
+    if int8:
+        decoder, batch = over_int8, [replace(request, adapter=None) for request in batch]
     arrivals = [data.draw(st.integers(0, 12), label="arrival") for _ in batch]
     cancelled_at = {r.id: data.draw(st.none() | st.integers(0, 12), label="cancel") for r in batch}
     crowded = small(decoder, kv_tokens)
     prefixes = PrefixCache(prefix_blocks * 16 * 256) if prefix_blocks else None
     scheduler = Scheduler(
-        crowded, prefix_cache=prefixes, proposer=proposer(decoder, kind), prefill_chunk=chunk
+        crowded,
+        adapters=adapters,
+        prefix_cache=prefixes,
+        proposer=proposer(decoder, kind),
+        prefill_chunk=chunk,
     )
+    solos = {r.id: alone(small(decoder, kv_tokens), r, adapters) for r in batch}
     answers: dict[str, Answer] = {request.id: ([], None) for request in batch}
     for now in range(400):
         for request, arrival in zip(batch, arrivals, strict=True):
@@ -389,6 +431,9 @@ def test_every_survivor_gets_its_solo_tokens(
                 scheduler.add(request)
             if cancelled_at[request.id] == now:
                 scheduler.cancel(request.id)
+        if now == 12:
+            # All have come; whoever uses it goes on with it.
+            adapters.unload("one")
         collect(scheduler.step(), answers)
         assert crowded.lengths.sum() <= kv_tokens
         assert np.count_nonzero(crowded.lengths) <= scheduler.running <= SLOTS
@@ -397,7 +442,7 @@ def test_every_survivor_gets_its_solo_tokens(
     assert not scheduler.has_work
     assert not crowded.lengths.any()
     for request, arrival in zip(batch, arrivals, strict=True):
-        solo, reason = alone(small(decoder, kv_tokens), request)
+        solo, reason = solos[request.id]
         answer, ended = answers[request.id]
         cancelled = cancelled_at[request.id]
         if cancelled is None or cancelled < arrival or ended:
