@@ -6,6 +6,7 @@ called, it computes what they mean. Kernels then multiply in int8 where they fus
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,11 @@ class TrainedLayer(nn.Module):
     def weight(self) -> Tensor:
         """The float weight that is trained."""
         return self.layer.weight
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a model asks its layer for, such as a stride."""
+        own = name == "layer" or name in _own(self)
+        return super().__getattr__(name) if own else getattr(self.layer, name)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer's."""
@@ -91,6 +97,19 @@ class QuantizedLayer(nn.Module):
                 made.get_buffer("bias_codes").copy_(codes(layer.bias, trained.bias_scale(), ZERO, BIAS))
                 made.get_buffer("bias_scale").copy_(trained.bias_scale())
         return made.eval()
+
+    @property
+    def weight(self) -> Tensor:
+        """What the integers mean, shaped as the layer's, for modules that look at it instead of calling."""
+        integers, scale = self.get_buffer("weight_codes"), self.get_buffer("weight_scale")
+        codes_first = integers.T if self.axis else integers
+        return codes_first.float() * scale.reshape(-1, *[1] * (integers.ndim - 1))
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a model asks its layer for, such as a stride."""
+        if name == "call" or name in _own(self):
+            return super().__getattr__(name)
+        return self._stored("bias") if name == "bias" else getattr(self.call, name)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer's, float32 in and out."""
@@ -165,6 +184,12 @@ def replace(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     """Put each of `layers` into `module` by name."""
     for name, layer in layers.items():
         module.set_submodule(name, layer)
+
+
+def _own(module: nn.Module) -> set[str]:
+    """The names of what torch keeps for a module: its tensors and modules."""
+    kept = ("_parameters", "_buffers", "_modules")
+    return {name for each in kept for name in module.__dict__.get(each, ())}
 
 
 def _without_weight(layer: Quantizable) -> Quantizable:

@@ -108,11 +108,10 @@ def with_bias(use: Use, product: NodeProto) -> list[NodeProto]:
 
 def finish(model: ModelProto) -> None:
     """Remove what nothing reads any more (weights, their transposes), and import the operators used."""
-    read = {name for node in model.graph.node for name in read_by(node)}
-    read |= {output.name for output in model.graph.output}
+    read = _read(model)
     for node in [n for n in model.graph.node if n.op_type == "Transpose" and n.output[0] not in read]:
         model.graph.node.remove(node)
-    read = {name for node in model.graph.node for name in read_by(node)}
+    read = _read(model)
     seen: set[str] = set()
     for tensor in list(model.graph.initializer):
         if tensor.name not in read or tensor.name in seen:
@@ -120,6 +119,12 @@ def finish(model: ModelProto) -> None:
         seen.add(tensor.name)
     if CONTRIB not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+
+
+def _read(model: ModelProto) -> set[str]:
+    """Every tensor that a node reads, or that the graph gives."""
+    outputs = {output.name for output in model.graph.output}
+    return outputs.union(*(read_by(node) for node in model.graph.node))
 
 
 def _is_matrix(weight: TensorProto | None) -> bool:

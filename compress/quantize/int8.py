@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -28,6 +29,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator, save_tensors_data
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from compress.errors import StepError, first_line
 from compress.export.graph import save_model, strip
 from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static, LlmInt8
 from compress.quantize.graph import read_by, stored_weights
@@ -36,6 +38,8 @@ from compress.quantize.weight_only import quantize_embeddings
 from compress.quantize.weights import drop_zero_points, split_convolutions, store_convolutions
 from runtime.processing import Array
 
+# From this one on QuantizeLinear and DequantizeLinear have an axis.
+OPSET = 13
 WEIGHTED = ["Conv", "MatMul", "Gemm"]
 # Between int8 convolutions these stay in int8; elsewhere they would only add conversions.
 BETWEEN = ["Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Relu", "Sigmoid"]
@@ -222,7 +226,7 @@ def _least_squares(calibrator: Any) -> dict[str, Any]:
 
 def _prepare(source: Path, target: Path) -> Path:
     prepared = target.with_suffix(".prepared.onnx")
-    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    quant_pre_process(_modern(source, prepared), prepared, skip_symbolic_shape=True)
     model = onnx.load(prepared)
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{index}"  # the quantizer excludes nodes by name
@@ -235,8 +239,30 @@ def _prepare(source: Path, target: Path) -> Path:
     return prepared
 
 
+def _modern(source: Path, beside: Path) -> Path:
+    """The graph at `source`, or one of a newer opset in the folder of `beside`, as scales a channel need.
+
+    Raises StepError where onnx cannot convert it.
+    """
+    model = onnx.load(source)
+    opsets = {each.domain: each.version for each in model.opset_import}
+    if opsets.get("", OPSET) >= OPSET:
+        return source
+    try:
+        model = onnx.version_converter.convert_version(model, OPSET)
+    except Exception as error:  # of C++ code, which has no kind of its own
+        raise StepError(
+            f"int8 needs a graph of opset {OPSET} or later, and this one of {opsets['']} cannot be converted "
+            f"({first_line(error)[:200]}); export it again"
+        ) from None
+    converted = beside.with_suffix(".converted")
+    save_model(model, converted)
+    return converted
+
+
 def _finish(target: Path, prepared: Path) -> None:
     prepared.unlink()
+    prepared.with_suffix(".converted").unlink(missing_ok=True)
     model = onnx.load(target)
     quantize_embeddings(model)
     store_convolutions(model)

@@ -186,3 +186,21 @@ def test_shared_and_special_layers_are_left_alone() -> None:
             self.head.weight = self.embedding.weight
 
     assert list(quantizable(Shared())) == ["own"]
+
+
+@pytest.mark.parametrize("rounds_input", [True, False])
+def test_what_a_model_asks_its_layer_for_is_there(rounds_input: bool) -> None:
+    """Models look at a stride to pad by, or at a weight's dtype to cast to."""
+    torch.manual_seed(0)
+    convolution, linear = nn.Conv2d(4, 6, 3, stride=2), nn.Linear(5, 3)
+    for layer in (convolution, linear):
+        trained = TrainedLayer(layer, "moving-average", rounds_input=rounds_input, reduce_range=False)
+        quantized = QuantizedLayer.of(trained)
+        for each in (trained, quantized):
+            assert each.weight.dtype == torch.float32
+            assert each.bias.shape == layer.bias.shape
+            torch.testing.assert_close(each.weight, layer.weight, rtol=0, atol=0.01)
+            with pytest.raises(AttributeError, match="nothing"):
+                each.nothing  # noqa: B018
+    assert trained.in_features == quantized.in_features == 5
+    assert TrainedLayer(convolution, "learned", rounds_input=False, reduce_range=False).stride == (2, 2)

@@ -1,4 +1,4 @@
-"""int8 by onnxruntime's quantizer, of graphs where one weight has several readers, or a loop reads it."""
+"""int8 by onnxruntime's quantizer, where a weight has several readers, a loop reads it, or opsets are old."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +7,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from compress.export.feedforward import export_feedforward
 from compress.export.graph import quiet_exporter
-from compress.quantize.config import Int8Dynamic
-from compress.quantize.int8 import dynamic
+from compress.quantize.config import Int8Dynamic, Int8Static
+from compress.quantize.graph import finish
+from compress.quantize.int8 import dynamic, static
 from runtime.session import open_session
 
 
@@ -102,3 +104,42 @@ def test_a_graph_as_torch_exports_it_is_taken(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = module(x).numpy()
     assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+def test_a_graph_of_an_old_opset_is_converted(tmp_path: Path) -> None:
+    """Before opset 13 a scale could not be of a channel."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    x = torch.randn(4, 1, 8, 8)
+    source, target = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    weights = {f"w{index}": each.detach().numpy() for index, each in enumerate(module.parameters())}
+    nodes = [
+        helper.make_node("Conv", ["x", "w0", "w1"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Flatten", ["b"], ["c"]),
+        helper.make_node("Gemm", ["c", "w2", "w3"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=4), source)
+    config = Int8Static(method="quantize", scheme="int8-static")
+    static(config, source, target, iter([{"x": x.numpy()}]))
+    (got,) = open_session(target).run(None, {"x": x.numpy()})
+    with torch.no_grad():
+        wanted = module(x).numpy()
+    assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
+    assert [path.name for path in tmp_path.iterdir() if "converted" in path.name] == []
+
+
+def test_a_weight_that_is_an_answer_stays_one() -> None:
+    weight = numpy_helper.from_array(np.ones((2, 3), np.float32), "w")
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xyw"]
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    model = helper.make_model(helper.make_graph(nodes, "g", infos[:1], infos[1:], [weight]))
+    finish(model)
+    assert [each.name for each in model.graph.initializer] == ["w"]
