@@ -52,7 +52,8 @@ def test_it_learns_the_data_and_says_what_it_did(source: SourceModel) -> None:
 def test_with_soft_targets_alone_it_becomes_its_teacher(source: SourceModel) -> None:
     assert source.module is not None
     teacher = copy.deepcopy(source.module)
-    torch.nn.init.normal_(next(source.module.parameters()), generator=torch.Generator().manual_seed(1))
+    (weight, _) = source.module.parameters()
+    torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(1))
     soft = SoftTargets(alpha=0.0, temperature=1.0)
     config = FinetuneConfig(steps=400, learning_rate=0.03, threads=1, distill=soft)
     finetune(source, config, 0, teacher=teacher)
