@@ -191,7 +191,7 @@ def _explain(
     if first["type"] == "extra_forbidden":
         known = _keys(TypeAdapter(config).json_schema())
         if location[-1] in known:
-            return f"{place}: the key '{key}' belongs to another setting, and this one has none; leave it out"
+            return f"{place}: unknown key '{key}' here: it belongs to another setting; leave it out"
         return f"{place}: unknown key '{key}'; {nearest(str(location[-1]), known)}"
     if first["type"] == "union_tag_invalid":
         context = first["ctx"]

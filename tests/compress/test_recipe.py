@@ -71,7 +71,7 @@ def test_a_recipe_is_read_whole() -> None:
         ((GOOD, "model: onnx:x\nfull: true"), "r.yaml:2: 'full': trains members of the zoo only"),
         (
             ("scheme: int8-static", "scheme: int8-dynamic"),
-            "r.yaml:5: the key 'calibration' belongs to another setting, and this one has none",
+            "r.yaml:5: unknown key 'calibration' here: it belongs to another setting; leave it out",
         ),
         ((GOOD, "model: zoo:x\nname: x-"), "r.yaml:2: 'name': String should match pattern"),
     ],
