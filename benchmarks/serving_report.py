@@ -17,14 +17,15 @@ def say(line: str) -> None:
 
 
 def write(page: Path, command: str) -> None:
-    """All that was said as a Markdown page: one run on one machine."""
+    """All that was said as a Markdown page: one run on one machine. Further sections of the page stay."""
     made_on = machine()
     head = (
         f"# What serving costs\n\nOne run of `{command}` on {made_on['cores']} cores of {made_on['cpu']} "
         f"({made_on['isa']}), Python {platform.python_version()}, onnxruntime {version('onnxruntime')}, "
         f"BentoML {version('bentoml')}. Clients and servers share the cores.\n\n"
     )
-    page.write_text(head + "".join(f"    {line}\n" for line in LINES))
+    _, found, rest = (page.read_text() if page.is_file() else "").partition("\n## ")
+    page.write_text(head + "".join(f"    {line}\n" for line in LINES) + found + rest)
 
 
 def command() -> str:
