@@ -72,7 +72,7 @@ def test_a_decoder_that_does_not_export_is_one_clear_line(decoder: SourceModel, 
     """As falcon, GPT-J and DeepSeek do not: torch's exporter raised through everything."""
     module: Any = deepcopy(decoder.module)
     module.model.layers[1].mlp = Branching()
-    with pytest.raises(ExportError, match="LlamaForCausalLM does not export to a graph over a KV") as caught:
+    with pytest.raises(ExportError, match="LlamaForCausalLM does not export to ") as caught:
         export(replace(decoder, module=module), tmp_path)
     assert "\n" not in str(caught.value)
 
