@@ -22,7 +22,7 @@ from compress.errors import ExportError
 from compress.export.graph import save_model, stored_at
 from compress.lora.attach import carry_adapters
 from compress.quantize.blockwise import Floats
-from compress.quantize.graph import replace_node, stored_weights
+from compress.quantize.graph import read_tensors, replace_node, stored_weights
 from runtime.decoder import INPUT_IDS, INPUTS_EMBEDS, POSITION_IDS
 from runtime.embedding import Embedding
 from runtime.manifest import DecoderGraph, EmbeddingTable, TablePart
@@ -160,7 +160,7 @@ def _cut(model: ModelProto, found: _LookUp, width: int) -> None:
     for node in found.nodes[1:]:
         if not any(node.output[0] in each.input for each in model.graph.node):
             model.graph.node.remove(node)
-    read = {name for node in model.graph.node for name in node.input}
     kept = {part.name for part in (found.values, found.scales, found.zero_points) if part}
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in read | kept]:
+    kept |= read_tensors(model)
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in kept]:
         model.graph.initializer.remove(tensor)

@@ -108,10 +108,10 @@ def with_bias(use: Use, product: NodeProto) -> list[NodeProto]:
 
 def finish(model: ModelProto) -> None:
     """Remove what nothing reads any more (weights, their transposes), and import the operators used."""
-    read = _read(model)
+    read = read_tensors(model)
     for node in [n for n in model.graph.node if n.op_type == "Transpose" and n.output[0] not in read]:
         model.graph.node.remove(node)
-    read = _read(model)
+    read = read_tensors(model)
     seen: set[str] = set()
     for tensor in list(model.graph.initializer):
         if tensor.name not in read or tensor.name in seen:
@@ -121,7 +121,7 @@ def finish(model: ModelProto) -> None:
         model.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
 
 
-def _read(model: ModelProto) -> set[str]:
+def read_tensors(model: ModelProto) -> set[str]:
     """Every tensor that a node reads, or that the graph gives."""
     outputs = {output.name for output in model.graph.output}
     return outputs.union(*(read_by(node) for node in model.graph.node))

@@ -110,10 +110,12 @@ def own_gemm_weights(path: Path) -> None:
     model = onnx.load(path)
     weights = stored_weights(model)
     readers = Counter(name for node in model.graph.node for name in read_by(node))
+    changed = False
     for node in model.graph.node:
         turned = [each for each in node.attribute if each.name == "transB" and each.i]
         if node.op_type != "Gemm" or not turned or readers[node.input[1]] < 2 or node.input[1] not in weights:
             continue
+        changed = True
         own = _turned(node.input[1])
         if own not in weights:
             array = np.ascontiguousarray(numpy_helper.to_array(weights[node.input[1]]).T)
@@ -121,7 +123,8 @@ def own_gemm_weights(path: Path) -> None:
             model.graph.initializer.append(weights[own])
         node.input[1] = own
         node.attribute.remove(turned[0])
-    save_model(model, path)
+    if changed:
+        save_model(model, path)
 
 
 def _turned(weight: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from compress.quantize.graph import read_by
+from compress.quantize.graph import read_tensors
 
 Floats = npt.NDArray[np.float32]
 
@@ -51,7 +51,7 @@ def drop_zero_points(model: ModelProto) -> None:
         of_constant = node.op_type == "DequantizeLinear" and node.input[0] in constants
         if of_constant and zeros.issuperset(node.input[2:]):
             del node.input[2:]
-    read = {name for node in model.graph.node for name in read_by(node)}
+    read = read_tensors(model)
     for tensor in [t for t in model.graph.initializer if t.name in zeros and t.name not in read]:
         model.graph.initializer.remove(tensor)
 
