@@ -13,6 +13,7 @@ import onnx
 
 from compress.errors import ExportError, first_line
 from compress.export.names import weighted_paths
+from runtime.errors import ModelpressError
 
 
 def save_program(program: Any, path: Path, axes: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -81,13 +82,19 @@ def quiet_exporter() -> Iterator[None]:
 
 @contextmanager
 def tracing(name: str, hint: str) -> Iterator[None]:
-    """Raises ExportError, with what to do, for whatever the exporter raises of the model called `name`."""
+    """The exporter at work on the model called `name`: nothing of it is heard but an ExportError."""
+    with exporting(name, hint), quiet_exporter():
+        yield
+
+
+@contextmanager
+def exporting(name: str, hint: str) -> Iterator[None]:
+    """Raises ExportError, with what to do, for what the model called `name`, torch or onnxruntime raises."""
     try:
-        with quiet_exporter():
-            yield
-    except ExportError:
+        yield
+    except ModelpressError:
         raise
-    except Exception as error:  # the exporter raises many kinds; all mean that this module does not export
+    except Exception as error:  # each of the three has kinds of its own; all mean that it does not export
         raise ExportError(f"{name} does not export to ONNX ({reason(error)}); {hint}") from error
 
 

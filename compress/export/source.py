@@ -3,8 +3,7 @@
 The one place that knows which exporter a task wants.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ import onnx
 
 from compress.artifact import GraphArtifact
 from compress.errors import ExportError
-from compress.export.graph import reason
+from compress.export.graph import exporting
 from models.sources.source import SourceModel
-from runtime.errors import ModelpressError
 from runtime.manifest import (
     CaptionedProcessing,
     DecoderGraph,
@@ -37,6 +35,8 @@ TEXTS = (
     "Yes.",
     "A longer sentence, with commas, numbers such as 42, and a clause that goes on for a while.",
 )
+# What does not fit is said of decoders whatever raises: their layers, torch's exporter, onnxruntime.
+CACHED = "its layers must attend by transformers' interface, and keep nothing but keys and values"
 PARITY_ROWS = 5
 PARITY_TOKENS = 64
 
@@ -88,7 +88,7 @@ def _export_decoder(source: SourceModel, folder: Path) -> tuple[GraphArtifact, d
 
     assert source.module is not None
     target, tokens, layers = folder / "decoder.onnx", _example_tokens(source), adapted_layers(source.module)
-    with without_adapters(source.module), _one_line_of(source.module):
+    with without_adapters(source.module), exporting(type(source.module).__name__, CACHED):
         graph = export_decoder(source.module, target)
         parity = check_decoder(source.module, target, graph, tokens)
     artifact = GraphArtifact(folder, graph, _decoder_signature(graph))
@@ -106,24 +106,10 @@ def _export_encoder_decoder(source: SourceModel, folder: Path) -> tuple[GraphArt
     assert isinstance(source.processing, GenerationProcessing)
     target = folder / "decoder.onnx"
     start = source.processing.start_ids
-    with _one_line_of(source.module):
+    with exporting(type(source.module).__name__, CACHED):
         graph = export_encoder_decoder(source.module, target)
         parity = check_encoder_decoder(source.module, target, graph, _example_tokens(source), start)
     return GraphArtifact(folder, graph, _decoder_signature(graph)), {"parity": parity}
-
-
-@contextmanager
-def _one_line_of(module: object) -> Iterator[None]:
-    """ExportError for what a model, torch's exporter or onnxruntime raises where a decoder does not fit."""
-    try:
-        yield
-    except ModelpressError:
-        raise
-    except Exception as error:  # each of the three has kinds of its own; all mean the same here
-        raise ExportError(
-            f"{type(module).__name__} does not export to a graph over a KV cache ({reason(error)}); "
-            "its layers must attend by transformers' interface, and keep nothing but keys and values"
-        ) from error
 
 
 def example_inputs(source: SourceModel) -> Mapping[str, Array]:
