@@ -116,10 +116,9 @@ def check_texts(inputs: Mapping[str, Array], vocabulary: int, max_length: int) -
     """Raise InputError for tokens outside the vocabulary, and for a mask that is not ones and then zeros.
 
     PromptTooLong where a text would have been truncated: there may be no positions for more tokens.
-
-    Not every graph refuses the former: a table counts -1 from its end, a quantized one has zeros for others.
-    Graphs count a row's ones and read as many tokens from its beginning: padding on the left would silently
-    be read, and a row without any ones is one that recurrent kernels leave as they found the memory.
+    Not every graph refuses unknown tokens: a table counts -1 from its end, a quantized one has zeros for
+    others. Graphs count a row's ones and read as many tokens from its beginning: padding on the left would
+    silently be read, and a row without any ones is one that recurrent kernels leave as they found the memory.
     """
     tokens, mask = inputs.get("input_ids"), inputs.get("attention_mask")
     if tokens is not None and (tokens.min() < 0 or tokens.max() >= vocabulary):

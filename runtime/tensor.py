@@ -134,8 +134,10 @@ class TensorModel:
 
     @cached_property
     def _vocabulary(self) -> int:
-        """One more than the tokenizer's last token; 0 where the bundle does not tokenize."""
-        return max(self._tokenizer.get_vocab().values()) + 1 if self._tokenizer else 0
+        """One more than the last token, padding included; 0 where the bundle does not tokenize."""
+        if self._texts is None or self._tokenizer is None:
+            return 0
+        return max(self._texts.pad_id, *self._tokenizer.get_vocab().values()) + 1
 
     @cached_property
     def _rows(self) -> dict[str, int]:
