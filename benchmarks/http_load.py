@@ -10,9 +10,11 @@ import asyncio
 import selectors
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from placement import clients as on_clients_cores
 
 
 @dataclass
@@ -99,6 +101,11 @@ async def connect(url: str, count: int) -> list[Connection]:
 
 async def closed(url: str, body: bytes, clients: int, seconds: float) -> Result:
     """`clients` connections, each of them always waiting for one answer."""
+    with on_clients_cores():
+        return await _closed(url, body, clients, seconds)
+
+
+async def _closed(url: str, body: bytes, clients: int, seconds: float) -> Result:
     connections, request, result = await connect(url, clients), post(url, body), Result()
     end = time.perf_counter() + seconds
 
@@ -131,6 +138,13 @@ async def opened(
 
     As clients' pools do, it takes the connection that was used last: of 256, few are in use, and warm.
     """
+    with on_clients_cores():
+        return await _opened(url, body, rate, seconds, connections, headers)
+
+
+async def _opened(
+    url: str, body: bytes, rate: float, seconds: float, connections: int, headers: Mapping[str, str]
+) -> Result:
     free, result = asyncio.LifoQueue[Connection](), Result()
     for connection in await connect(url, connections):
         free.put_nowait(connection)

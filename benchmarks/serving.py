@@ -1,6 +1,7 @@
 """What the service costs, beside a bare handler that does the same work, and beside other servers.
 
 python benchmarks/serving.py                          # a minute; clients and servers share the cores
+python benchmarks/serving.py --cores 2                # where there are more: clients have theirs
 python benchmarks/serving.py --text BUNDLE --text BUNDLE --tensor BUNDLE
 benchmarks/serving_peers/install.sh /tmp/peers && python benchmarks/serving.py --only peers --peers /tmp/peers
 python benchmarks/serving.py --only soak --soak 20 --text BUNDLE
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import psutil
 from http_load import Result, closed, opened, run_on_time
+from placement import split
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -42,6 +44,8 @@ PARTS = ("ready", "bare", "streaming", "batching", "overload", "peers", "soak")
 def main() -> None:
     """Print each figure beside its bar; what cannot be measured here says why."""
     chosen = _options()
+    if chosen.cores:
+        say(f"placement     {split(chosen.cores)}")
     for part in chosen.only or PARTS:
         if reason := _missing(part, chosen):
             say(f"{part:13} skipped: {reason}")
@@ -221,6 +225,9 @@ def _options() -> argparse.Namespace:
     options.add_argument("--tensor", type=Path, help="folder of a feed-forward bundle to batch")
     options.add_argument("--peers", type=Path, help="environment of the other servers")
     options.add_argument("--write", type=Path, metavar="PAGE", help="a Markdown page to put all of it into")
+    options.add_argument(
+        "--cores", type=int, default=0, help="that servers have to themselves; clients get the others"
+    )
     options.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
     options.add_argument(
         "--pause", type=float, default=0.005, help="seconds between a soaking client's requests"

@@ -6,12 +6,12 @@ a deadline, whatever becomes of the ones before. The client is on the same cores
 then: what it takes of them is said beside.
 """
 
-import asyncio
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import uvloop
 from http_load import closed, opened
 from serving_model import PIXELS, write_mlp
 from serving_report import say
@@ -32,7 +32,7 @@ def overload(seconds: float, rounds: int = 3) -> None:
         write_mlp(Path(folder) / "wide", WIDE)
         with ours(Path(folder) / "wide") as (url, _):
             target, body = f"{url}/v2/models/digits-fp32/infer", _body(rows)
-            asyncio.run(closed(target, body, CLIENTS, seconds))
+            uvloop.run(closed(target, body, CLIENTS, seconds))
             pairs = [_round(target, body, seconds) for _ in range(rounds)]
     # A machine that slows down between two rounds must not set one's capacity against another's goodput.
     capacity, goodput, *shares = sorted(pairs, key=lambda pair: pair[1] / pair[0])[len(pairs) // 2]
@@ -48,9 +48,9 @@ def overload(seconds: float, rounds: int = 3) -> None:
 def _round(target: str, body: bytes, seconds: float) -> tuple[float, float, float, float]:
     """The capacity, the goodput at twice that, and the client's share of the cores at each."""
     cores, started = available_cores(), time.process_time()
-    whole = asyncio.run(closed(target, body, CLIENTS, 2 * seconds))
+    whole = uvloop.run(closed(target, body, CLIENTS, 2 * seconds))
     between = time.process_time()
-    twice = asyncio.run(opened(target, body, 2 * whole.rate, 2 * seconds, X_Request_Timeout=str(DEADLINE)))
+    twice = uvloop.run(opened(target, body, 2 * whole.rate, 2 * seconds, X_Request_Timeout=str(DEADLINE)))
     shares = (between - started) / whole.seconds, (time.process_time() - between) / twice.seconds
     return whole.rate, twice.in_time(DEADLINE) / twice.seconds, shares[0] / cores, shares[1] / cores
 

@@ -22,7 +22,7 @@ def write(page: Path, command: str) -> None:
     head = (
         f"# What serving costs\n\nOne run of `{command}` on {made_on['cores']} cores of {made_on['cpu']} "
         f"({made_on['isa']}), Python {platform.python_version()}, onnxruntime {version('onnxruntime')}, "
-        f"BentoML {version('bentoml')}. Clients and servers share the cores.\n\n"
+        f"BentoML {version('bentoml')}.\n\n"
     )
     _, found, rest = (page.read_text() if page.is_file() else "").partition("\n## ")
     page.write_text(head + "".join(f"    {line}\n" for line in LINES) + found + rest)

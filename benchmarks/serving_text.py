@@ -14,6 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+import uvloop
+from placement import clients
 from serving_report import say
 from serving_servers import ours
 
@@ -46,12 +48,12 @@ def _streaming(bundle: Bundle, url: str, process: psutil.Process, rounds: int) -
     by_itself(model, FEWEST_TOKENS)
     tokens = int(SECONDS * by_itself(model, FEWEST_TOKENS) / CLIENTS)
     tokens = max(FEWEST_TOKENS, min(MOST_TOKENS, tokens))
-    asyncio.run(through_http(url, tag, tokens))
+    through_http(url, tag, tokens)
     for streams in STREAMS:
         pairs, started = [], _processor_seconds(process)
         for _ in range(rounds):
             own = by_itself(model, tokens, streams)
-            pairs.append((own, asyncio.run(through_http(url, tag, tokens, streams))))
+            pairs.append((own, through_http(url, tag, tokens, streams)))
         spent = (_processor_seconds(process) - started) / (rounds * tokens * CLIENTS * streams)
         own, http = sorted(pairs, key=lambda pair: pair[1] / pair[0])[rounds // 2]
         say(
@@ -97,8 +99,13 @@ def by_itself(model: TextModel, tokens: int, streams: int = 1) -> float:
     return count / (time.perf_counter() - started)
 
 
-async def through_http(url: str, tag: str, tokens: int, streams: int = 1) -> float:
+def through_http(url: str, tag: str, tokens: int, streams: int = 1) -> float:
     """Tokens a second of as many clients at once."""
+    with clients():
+        return uvloop.run(_through_http(url, tag, tokens, streams))
+
+
+async def _through_http(url: str, tag: str, tokens: int, streams: int) -> float:
     body = {"model": tag, "prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     request = json.dumps(body | {"stream": True}).encode()
     started = time.perf_counter()
