@@ -19,6 +19,7 @@ from service.catalog import Catalog
 from service.jobs.jobs import Jobs
 from service.jobs.routes import routes as jobs_routes
 from service.journal import Journal
+from service.openapi.page import page
 from service.problem import problem_response
 
 
@@ -38,6 +39,7 @@ def create_app(load: Callable[[], Catalog], jobs: Jobs | None = None) -> Starlet
         Route("/health", open_inference.ready),
         Mount("/admin", routes=admin.routes),
         *jobs_routes,
+        Route("/", page),
         Route("/docs.json", description),
         Route("/openapi.json", description),
     ]
@@ -61,7 +63,7 @@ async def measurements(request: Request) -> Response:
 
 
 async def description(request: Request) -> Response:
-    """`GET /openapi.json`, and `/docs.json` for BentoML's page at `/`: every route, BentoML's included."""
+    """`GET /openapi.json`, and `/docs.json`, as BentoML calls its own: every route, BentoML's included."""
     # It describes this module's handlers, too.
     from service.openapi.document import document
 

@@ -218,7 +218,7 @@ if tracer_provider := tracing():
 
     # Inside of what opens the request's context.
     MIDDLEWARE.insert(1, (TraceMiddleware, {"provider": tracer_provider}))
-# BentoML's page at / shows all routes, and not only those that it knows of.
+# The page at / shows all routes, those that only BentoML knows of, too.
 app.state.native = lambda: ModelPress.openapi_spec.asdict()  # type: ignore[attr-defined]
 for middleware, arguments in MIDDLEWARE:
     ModelPress.add_asgi_middleware(middleware, **arguments)  # type: ignore[attr-defined]

@@ -29,7 +29,8 @@ def document(routes: Iterable[BaseRoute], native: Schema | None = None) -> Schem
     native = _whole(native or {})
     return {
         "openapi": "3.1.0",
-        "info": {**native.get("info", {}), "title": "modelpress", "version": "1"},
+        # BentoML's own description of itself would have a page load badges from all over the internet.
+        "info": {"title": "modelpress", "version": "1", "description": "Compressed models behind REST."},
         "tags": [*native.get("tags", ())],
         "paths": {**native.get("paths", {}), **paths},
         "components": {

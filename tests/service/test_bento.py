@@ -91,6 +91,10 @@ def test_it_holds_the_service_the_runtime_and_its_models(bento):
     assert [model["tag"].partition(":")[0] for model in services[0]["models"]] == ["digits-tiny"]
 
 
+def test_its_image_reports_nothing_to_bentoml(bento):
+    assert "BENTOML_DO_NOT_TRACK=True" in (bento / "env" / "docker" / "Dockerfile").read_text()
+
+
 def test_it_asks_for_the_versions_that_were_tested(bento):
     pinned = {line.lower() for line in (ROOT / "constraints.txt").read_text().split()}
     required = (bento / "env" / "python" / "requirements.txt").read_text().split()
