@@ -89,6 +89,8 @@ class Catalog:
         self.on_rollback: Callable[[str, str], None] | None = None
         self._started = False
         self._tasks: set[asyncio.Task[None]] = set()
+        # Nobody can find them any more, and they still answer whoever has.
+        self._leaving: set[Served] = set()
         for model in models:
             tag = model.manifest.tag
             if tag in self._entries:
@@ -218,6 +220,12 @@ class Catalog:
             if entry and model.manifest.version == version and not self._take_out(entry, model):
                 raise InvalidRequest(f"'{name}' has replaced what was before it for good", "name")
 
+    def cut_off(self) -> None:
+        """End every text that is being written, because the server stops: whoever reads it is told so."""
+        for model in (*self._all(), *self._leaving):
+            if isinstance(model, Engine):
+                model.cut_off()
+
     async def __aenter__(self) -> "Catalog":
         for model in self._all():
             model.start()
@@ -231,7 +239,7 @@ class Catalog:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for model in self._all():
+        for model in (*self._all(), *self._leaving):
             await model.stop()
         self.pool.close()
 
@@ -312,9 +320,11 @@ class Catalog:
         async def stop() -> None:
             await self.traffic.settled()
             await model.stop()
+            self._leaving.discard(model)
             # Else the two would keep each other, and the session its threads, until the collector comes.
             model.health.on_change = None
 
+        self._leaving.add(model)
         self._spawn(stop())
 
     def _resolve(self, name: str, alias: Alias) -> Served:

@@ -21,7 +21,7 @@ from runtime.model import TextModel
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Request, Scheduler, TokenEvent
 from service import context, metrics
-from service.errors import DeadlineExceeded, DeadlineUnmeetable, ModelFailed, TooBusy
+from service.errors import DeadlineExceeded, DeadlineUnmeetable, Draining, ModelFailed, TooBusy
 from service.health import Health
 from service.stepper import Stepper
 
@@ -278,6 +278,14 @@ class Engine:
     def _refuse(self, request_id: str, error: Exception) -> None:
         if ticket := self._tickets.get(request_id):
             ticket.mailbox.put_nowait((request_id, error))
+
+    def cut_off(self) -> None:
+        """End every answer where it is: the server stops. That is no fault of the model's."""
+        for request_id in self._tickets:
+            self._refuse(
+                request_id,
+                Draining("the server stopped before the answer was whole; send this to another one"),
+            )
 
     def _lose(self) -> None:
         self._fail_all(f"{self.manifest.tag} failed while generating; try again")

@@ -2,7 +2,7 @@
 
 It is `bentoml serve` without the supervisor. At SIGTERM readiness flips at once and new requests are
 refused with 503 on a port that stays open, so that a balancer sees it; what runs may finish within the
-grace period; the exit code is 0. A second signal does not wait.
+grace period, and ends with an error after it; the exit code is 0. A second signal does not wait.
 """
 
 import asyncio
@@ -24,7 +24,6 @@ from service import traffic
 from service.errors import ServiceError
 from service.one_write import OneWriteProtocol
 from service.settings import Settings
-from service.traffic import Traffic
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -56,9 +55,7 @@ def run(listener: socket.socket, settings: Settings, announce: Announce) -> None
     asgi = _service(catalog)
     gc.freeze()
     gc.enable()
-    server = _Server(
-        _config(asgi, settings), traffic.here, settings.grace, lambda: announce(catalog.manifests)
-    )
+    server = _Server(_config(asgi, settings), catalog, settings.grace, announce)
     server.run(sockets=[listener])
     if not server.started:
         raise ServiceError("the server did not start; the log above says why")
@@ -67,11 +64,10 @@ def run(listener: socket.socket, settings: Settings, announce: Announce) -> None
 class _Server(uvicorn.Server):
     """uvicorn's server, which drains before it closes the port."""
 
-    def __init__(
-        self, config: uvicorn.Config, traffic: Traffic, grace: float, announce: Callable[[], None]
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, catalog: "Catalog", grace: float, announce: Announce) -> None:
         super().__init__(config)
-        self._traffic, self._grace, self._announce = traffic, grace, announce
+        self._catalog, self._grace, self._announce = catalog, grace, announce
+        self._traffic = catalog.traffic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
@@ -81,7 +77,12 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
-            self._announce()
+            self._announce(self._catalog.manifests)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; what the grace period was too short for is told so first."""
+        self._catalog.cut_off()
+        await super().shutdown(sockets)
 
     async def main_loop(self) -> None:
         """As uvicorn's, which wakes up ten times a second to see whether it should stop."""

@@ -12,11 +12,13 @@ from prometheus_client import REGISTRY
 
 from runtime.bundle import Bundle, write_bundle
 from runtime.errors import BundleDamaged, BundleNotFound
+from runtime.sampling import SamplingParams
 from service import context
 from service.alias import Alias
 from service.catalog import PROBATION, Catalog
+from service.completion import complete, requests
 from service.context import RequestContext
-from service.errors import InvalidRequest, ModelFailed, UnknownModel
+from service.errors import Draining, InvalidRequest, ModelFailed, UnknownModel
 from service.served import load
 from service.settings import Settings
 from tests.service.conftest import write_chatter, write_digits
@@ -265,6 +267,26 @@ def test_a_text_model_that_cannot_run_takes_no_place(tmp_path):
             assert catalog.text("chatter-tiny").health.successes == 1
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_text_of_an_unloaded_model_is_cut_off_in_words_too(tmp_path):
+    write_chatter(tmp_path / "chatter")
+
+    async def main() -> None:
+        settings = Settings()
+        async with Catalog([load(Bundle.open(tmp_path / "chatter"), settings)], settings) as catalog:
+            number, engine = catalog.traffic.enter(), catalog.text("chatter-tiny")
+            pieces = complete(engine, requests([[1]], SamplingParams(max_tokens=10_000)))
+            await anext(pieces)
+            await catalog.unload("chatter-tiny")
+            catalog.cut_off()
+            with pytest.raises(Draining, match="send this to another one"):
+                async for _ in pieces:
+                    pass
+            assert not engine.health.broken
+            catalog.traffic.leave(number)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_what_is_loaded_takes_no_aliass_name(folder):

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnx
+import openai
 import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -216,8 +217,21 @@ def test_who_still_waits_after_the_grace_period_is_told_so(serve_in, environment
         server.process.send_signal(signal.SIGTERM)
         assert (asked.result().status_code, asked.result().json()["error"]["code"]) == (503, "draining")
         assert asked.result().headers["Retry-After"]
-        with pytest.raises(httpx.TransportError):
-            list(lines)
+        assert server.process.wait(timeout=20) == 0
+
+
+def test_who_still_reads_after_the_grace_period_is_told_so(serve_in, environment, bundles):
+    impatient = environment | {"MODELPRESS_GRACE": "0"}
+    with (
+        serve_in(impatient, str(bundles / "chatter")) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        stream = client.completions.create(**STREAM)
+        next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="send this to another one") as error:
+            list(stream)
+        assert (error.value.code, error.value.type) == ("draining", "server_error")
         assert server.process.wait(timeout=20) == 0
 
 
