@@ -56,11 +56,14 @@ def check_pixels(images: Sequence[Any], max_pixels: int) -> None:
         raise BatchTooLarge(f"the images have {pixels:,} pixels together; send at most {most:,} at once")
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextProcessing) -> dict[str, Array]:
+def encode_texts(
+    tokenizer: Tokenizer, texts: Sequence[str], processing: TextProcessing, *, truncate: bool = True
+) -> dict[str, Array]:
     """Texts as input_ids and attention_mask, int64 [batch, sequence], padded on the right to the longest.
 
-    Longer texts are truncated to `processing.max_length`, to their beginnings or ends as the processing says.
-    Raises InputError for an empty batch or text, and for what is no text.
+    Longer texts are truncated to `processing.max_length`, to their beginnings or ends as the processing says;
+    PromptTooLong where they are not to be. Raises InputError for an empty batch or text, and for what is no
+    text.
     """
     if not texts:
         raise InputError("the batch is empty; send at least one text")
@@ -72,7 +75,10 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], processing: TextPro
     if (tokenizer.truncation or {}).get("max_length") != processing.max_length:
         side = "right" if processing.keep == "first" else "left"
         tokenizer.enable_truncation(processing.max_length, direction=side)
-    return padded(tokenizer.encode_batch(list(texts)), processing)
+    encodings = tokenizer.encode_batch(list(texts))
+    if not truncate:
+        _check_whole([_whole_length(encoding) for encoding in encodings], processing)
+    return padded(encodings, processing)
 
 
 def padded(encodings: Sequence[Encoding], processing: TextProcessing) -> dict[str, Array]:
@@ -89,17 +95,37 @@ def padded(encodings: Sequence[Encoding], processing: TextProcessing) -> dict[st
     return tensors
 
 
-def pad_tokens(rows: Sequence[Sequence[int]], processing: TextProcessing) -> dict[str, Array]:
+def _whole_length(encoding: Encoding) -> int:
+    """How many tokens a text has, those that were cut off included."""
+    cut_off = (len(part.ids) - sum(part.special_tokens_mask) for part in encoding.overflowing)
+    return len(encoding.ids) + sum(cut_off)
+
+
+def _check_whole(lengths: Sequence[int], processing: TextProcessing) -> None:
+    """Raise PromptTooLong for a text of more tokens than the model reads."""
+    for index, length in enumerate(lengths):
+        if length > processing.max_length:
+            where = f"text {index}" if len(lengths) > 1 else "the text"
+            raise PromptTooLong(
+                f"{where} has {length} tokens and the model reads {processing.max_length}; shorten it"
+            )
+
+
+def pad_tokens(
+    rows: Sequence[Sequence[int]], processing: TextProcessing, *, truncate: bool = False
+) -> dict[str, Array]:
     """What `encode_texts` gives, for texts that are tokens already, special ones included.
 
-    Raises InputError for an empty batch or row or for what is no token, and PromptTooLong where a text would
-    have been truncated.
+    Raises InputError for an empty batch or row or for what is no token, and PromptTooLong for a text that is
+    too long and not to be truncated.
     """
     if not rows or not all(rows):
         raise InputError("there is nothing to read; send at least one token for each text")
+    if truncate:
+        most = processing.max_length
+        rows = [row[:most] if processing.keep == "first" else row[-most:] for row in rows]
+    _check_whole([len(row) for row in rows], processing)
     lengths = np.array([len(row) for row in rows])
-    if lengths.max() > processing.max_length:
-        raise PromptTooLong(f"{lengths.max()} tokens in one text; send at most {processing.max_length}")
     mask = np.arange(lengths.max()) < lengths[:, None]
     input_ids = np.full(mask.shape, processing.pad_id, np.int64)
     tokens = [token for row in rows for token in row]

@@ -143,9 +143,11 @@ class TensorModel:
     def _rows(self) -> dict[str, int]:
         return number_words(self.manifest.labels)
 
-    def encode(self, items: Sequence[Any]) -> dict[str, Array]:
+    def encode(self, items: Sequence[Any], *, truncate: bool | None = None) -> dict[str, Array]:
         """Items as the graph's inputs, as the bundle's processing says. A list of ints is a text's tokens.
 
+        `truncate`: whether texts of more tokens than the model reads are cut, or refused by PromptTooLong.
+        None: texts are cut, and lists of tokens refused.
         Raises InputError; BatchTooLarge for texts of over `MAX_CHARACTERS` together, or images of over
         `processing.LARGEST_IMAGES` times `max_pixels`.
         """
@@ -163,9 +165,10 @@ class TensorModel:
             if processing.pair:
                 encoded = encode_questions(self._tokenizer, items, processing)
             elif items and all(isinstance(item, list) for item in items):
-                encoded = proc.pad_tokens(items, processing)
+                encoded = proc.pad_tokens(items, processing, truncate=truncate is True)
             else:
-                encoded = proc.encode_texts(self._tokenizer, items, processing)
+                texts = (self._tokenizer, items, processing)
+                encoded = proc.encode_texts(*texts, truncate=truncate is not False)
             return {name: encoded[name] for name in names}
         if isinstance(processing, CaptionedProcessing):
             assert self._tokenizer is not None

@@ -1,4 +1,8 @@
-"""`/v1/embeddings`: one vector for each text, pooled and normalised as the bundle says."""
+"""`/v1/embeddings`: one vector for each text, pooled and normalised as the bundle says.
+
+A vector of a text's beginning is not the text's: what is longer than the model reads is refused, as OpenAI
+does it, unless the request says by vLLM's `truncate_prompt_tokens` that it may be cut.
+"""
 
 import base64
 from typing import Any, Literal
@@ -7,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from starlette.requests import Request
 
-from runtime.errors import InputError
+from runtime.errors import InputError, PromptTooLong
 from runtime.manifest import TextProcessing
 from runtime.processing import Array, pool
 from service.batcher import Batcher
@@ -19,12 +23,16 @@ from service.openai.prompts import Prompts
 
 
 class EmbeddingBody(Body):
-    """The body of `/v1/embeddings`. `dimensions` keeps the first ones of each vector."""
+    """The body of `/v1/embeddings`. `dimensions` keeps the first ones of each vector.
+
+    `truncate_prompt_tokens` -1: texts are cut to what the model reads. No other length can be asked for.
+    """
 
     model: str
     input: Prompts
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)
+    truncate_prompt_tokens: Literal[-1] | None = None
     user: str = ""
 
 
@@ -34,7 +42,7 @@ async def embeddings(request: Request) -> JsonResponse:
     body = await catalog.pool.parse(parse, len(raw), raw, EmbeddingBody)
     model: Batcher = catalog.tensor(body.model)
     processing = _processing(model)
-    inputs = await catalog.pool.parse(model.model.encode, len(raw), body.input)
+    inputs = await catalog.pool.parse(_encode, len(raw), model, body)
     (hidden, *_) = (await unless_left(request.receive, model, model.run(inputs))).values()
     vectors = _shortened(pool(hidden, inputs["attention_mask"], processing), body, processing)
     tokens = int(inputs["attention_mask"].sum())
@@ -46,6 +54,14 @@ async def embeddings(request: Request) -> JsonResponse:
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
     )
+
+
+def _encode(model: Batcher, body: EmbeddingBody) -> dict[str, Array]:
+    """The texts as the graph's inputs. Raises InputError."""
+    try:
+        return model.model.encode(body.input, truncate=body.truncate_prompt_tokens is not None)
+    except PromptTooLong as error:
+        raise PromptTooLong(f"{error}, or send 'truncate_prompt_tokens': -1 to have it cut") from None
 
 
 def _processing(model: Batcher) -> TextProcessing:

@@ -1,6 +1,6 @@
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -114,6 +114,27 @@ def test_texts_are_padded_on_the_right_and_truncated(tokenizer: Tokenizer) -> No
     assert encoded["input_ids"].shape == (3, 8)
     assert encoded["attention_mask"].sum(1).tolist() == [2, 1, 8]
     assert (encoded["input_ids"][1, 1:] == 7).all()
+
+
+@pytest.mark.parametrize("keep", ["first", "last"])
+def test_a_text_that_is_not_to_be_truncated_is_refused_by_all_its_tokens(
+    tokenizer: Tokenizer, keep: Literal["first", "last"]
+) -> None:
+    framed = Tokenizer.from_str(tokenizer.to_str())
+    framed.post_processor = TemplateProcessing(single="a $A b", special_tokens=[("a", 0), ("b", 1)])
+    processing = TextProcessing(max_length=8, keep=keep)
+    whole = encode_texts(framed, ["cd", "y" * 6], processing, truncate=False)
+    assert whole["attention_mask"].sum(1).tolist() == [4, 8]
+    with pytest.raises(PromptTooLong, match="text 1 has 52 tokens and the model reads 8"):
+        encode_texts(framed, ["cd", "y" * 50], processing, truncate=False)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("first", [1, 2]), ("last", [2, 3])])
+def test_tokens_are_cut_where_they_may_be(keep: Literal["first", "last"], kept: list[int]) -> None:
+    processing = TextProcessing(max_length=2, keep=keep)
+    assert pad_tokens([[1, 2, 3]], processing, truncate=True)["input_ids"].tolist() == [kept]
+    with pytest.raises(PromptTooLong, match="the text has 3 tokens and the model reads 2"):
+        pad_tokens([[1, 2, 3]], processing)
 
 
 @pytest.mark.parametrize(("texts", "message"), [([], "the batch is empty"), (["a", " "], "text 1 is empty")])

@@ -114,6 +114,28 @@ def test_fewer_dimensions_are_the_first_ones_of_length_one_again(ask):
     assert short.embedding == pytest.approx([0.6, 0.8])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("one two two two two two", "the text has 6 tokens and the model reads 4; shorten it"),
+        (["one", "two two two two two"], "text 1 has 5 tokens and the model reads 4"),
+        ([[1], [0] * 7], "text 1 has 7 tokens and the model reads 4"),
+    ],
+)
+def test_a_text_that_is_too_long_is_refused_by_both_lengths(ask, given, said):
+    with pytest.raises(openai.BadRequestError, match=said) as caught:
+        ask(input=given)
+    assert caught.value.code == "context_length_exceeded"
+    assert "truncate_prompt_tokens" in caught.value.message
+
+
+@pytest.mark.parametrize("given", ["one one one one two two", [0, 0, 0, 0, 1, 1]])
+def test_whoever_says_so_gets_the_vector_of_what_is_read(ask, given):
+    cut = ask(input=given, extra_body={"truncate_prompt_tokens": -1})
+    assert cut.data[0].embedding == pytest.approx([0.6, 0.8, 0])
+    assert cut.usage.prompt_tokens == 4
+
+
 def test_nan_survives(ask):
     exact = ask(input="odd").data[0].embedding
     assert np.isnan(exact).all()
@@ -130,7 +152,7 @@ def test_nan_survives(ask):
         ({"input": [9]}, "outside the vocabulary of 3"),
         ({"input": [-1]}, "outside the vocabulary"),
         ({"input": [2**70]}, "outside the vocabulary"),
-        ({"input": [0] * 5}, "at most 4"),
+        ({"input": "one", "extra_body": {"truncate_prompt_tokens": 3}}, "truncate_prompt_tokens"),
         ({"input": "one", "dimensions": 4}, "the vectors have 3"),
         ({"input": "one", "dimensions": 0}, "dimensions"),
         ({"input": "one", "model": "digits-tiny"}, "/predict/digits-tiny"),
