@@ -9,7 +9,8 @@ from runtime.errors import InputError
 from runtime.logprobs import TokenLogprob
 from runtime.sampling import SamplingParams
 
-FinishReason = Literal["stop", "length"]
+# `error`: the form that was asked for cannot be followed any further.
+FinishReason = Literal["stop", "length", "error"]
 
 
 @dataclass(slots=True)

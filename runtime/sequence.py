@@ -63,6 +63,8 @@ class Sequence:
         """Take the token that was chosen. `limit` is how many tokens a sequence may have in the cache."""
         first = not self.answer_length
         cached = self.cached_tokens if first else 0
+        if self.request.constraint and self.request.constraint.has_failed:
+            return TokenEvent(self.request.id, None, "error", None, cached, first)
         if token in self.stops or (token in eos_ids and not self.request.params.ignore_eos):
             return TokenEvent(self.request.id, None, "stop", None, cached, first)
         self.tokens.append(token)
@@ -73,6 +75,8 @@ class Sequence:
     def _finish_reason(self, token: int, limit: int) -> FinishReason | None:
         if constraint := self.request.constraint:
             constraint.advance(token)
+            if constraint.has_failed:
+                return "error"
             if constraint.is_complete:
                 return "stop"
         full = self.answer_length >= self.request.params.max_tokens or len(self.tokens) > limit

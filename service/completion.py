@@ -72,6 +72,7 @@ async def complete(
 
     Tokens that came together are one piece: a client that is slower than the model gets fewer, longer ones.
     A request that can never be answered ends them all, or where `refused` is given stands there by its index.
+    One whose form cannot be followed to the end ends them all: InputError.
     """
     streams = [engine.model.text_stream(stop, request.prompt) for request in asked]
     said = [0] * len(asked)
@@ -108,6 +109,8 @@ def _piece(index: int, events: Sequence[TokenEvent], stream: TextStream) -> Piec
         if event.logprob:
             logprobs.append(event.logprob)
         reason = "stop" if stream.stopped else event.finish_reason
+        if reason == "error":
+            raise InputError("the output format costs too much to follow, or leads nowhere; simplify it")
         if reason:
             break
     if reason:

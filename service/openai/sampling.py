@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from runtime.constraint import Constraint
-from runtime.errors import InputError
 from runtime.sampling import MAX_BIAS, SamplingParams
 from runtime.scheduler import Request
 from service.body import Body
 from service.engine import Engine
 from service.errors import InvalidRequest
+from service.openai.forms import ResponseFormat, StructuredOutputs
 
 MAX_CHOICES = 128
 MAX_STOPS = 4
@@ -38,38 +38,6 @@ class StreamOptions(Body):
     include_obfuscation: bool = Field(default=False, description="Taken, and without effect.")
 
 
-class JsonSchema(Body):
-    """The schema that the answer is to follow; it always is followed, `strict` or not."""
-
-    name: str
-    description: str = ""
-    json_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
-    strict: bool = False
-
-
-class ResponseFormat(Body):
-    """`json_object` is any JSON object, `json_schema` one that follows `json_schema.schema`."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> "ResponseFormat":
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("'json_schema' goes with type 'json_schema', and only with it")
-        return self
-
-    def constraint(self, engine: Engine) -> Constraint | None:
-        """A fresh constraint on one answer. Raises InvalidRequest for a schema that cannot be compiled."""
-        if self.type == "text":
-            return None
-        schema = self.json_schema.json_schema if self.json_schema else None
-        try:
-            return Constraint.json_schema(schema, engine.model.grammar_tokenizer)
-        except InputError as error:
-            raise InvalidRequest(f"response_format: {error}", "response_format") from None
-
-
 class SamplingBody(Body):
     """A request for generated text, without its prompt."""
 
@@ -91,6 +59,7 @@ class SamplingBody(Body):
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     response_format: ResponseFormat = ResponseFormat(type="text")
+    structured_outputs: StructuredOutputs | None = None
     # These do not change the answer of a server that keeps nothing.
     user: str = ""
     metadata: dict[str, str] = Field(default={})
@@ -101,9 +70,19 @@ class SamplingBody(Body):
     prompt_cache_retention: str = ""
     prompt_cache_options: dict[str, Any] = Field(default={})
 
+    @model_validator(mode="after")
+    def _in_one_form(self) -> "SamplingBody":
+        if self.structured_outputs and self.response_format.type != "text":
+            raise InvalidRequest(
+                "structured_outputs: it does not go with 'response_format'; send one of them",
+                "structured_outputs",
+            )
+        return self
+
     def effort(self, characters: int) -> float:
         """What it takes to prepare prompts of so many characters: as reading so many bytes of JSON does."""
-        return math.inf if self.response_format.type != "text" else TOKENIZING * characters
+        free = self.structured_outputs is None and self.response_format.type == "text"
+        return TOKENIZING * characters if free else math.inf
 
     def draw(
         self,
@@ -115,9 +94,9 @@ class SamplingBody(Body):
     ) -> list[Request]:
         """The `n` requests for each prompt: the seed counts up, so that the answers differ.
 
-        Compiles the grammar of `response_format`: where there is one, call it in a thread. Raises InputError.
+        Compiles the form to answer in: where there is one, call it in a thread. Raises InputError.
         """
-        form = self.response_format.constraint(engine)
+        form = self._form(engine)
         return [
             Request(
                 "",
@@ -129,6 +108,10 @@ class SamplingBody(Body):
             for prompt in prompts
             for choice in range(self.n)
         ]
+
+    def _form(self, engine: Engine) -> Constraint | None:
+        asked = self.structured_outputs or self.response_format
+        return asked.constraint(engine)
 
     def _params(self, max_tokens: int, logprobs: int | None, choice: int) -> SamplingParams:
         return SamplingParams(

@@ -97,6 +97,20 @@ def test_what_is_written_follows_the_grammar(seed: int, tokenizer: Tokenizer, gr
     assert text is None or re.fullmatch(r"\(*[0-9]\)*", text)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_llama_cpps_grammars_are_read_too(seed: int, tokenizer: Tokenizer, grammars: Any) -> None:
+    grammar = 'root ::= greeting " " [a-c]{2}\ngreeting ::= "hi" | "yo"'
+    text = write(Constraint.grammar(grammar, grammars), tokenizer, seed)
+    assert text is not None
+    assert re.fullmatch(r"(hi|yo) [a-c]{2}", text)
+
+
+def test_one_of_the_choices_is_written_as_it_stands(tokenizer: Tokenizer, grammars: Any) -> None:
+    choices = ["a.c", "a b|c", "(x)"]
+    written = {write(Constraint.choice(choices, grammars), tokenizer, seed) for seed in range(30)}
+    assert written == set(choices)
+
+
 @pytest.mark.parametrize("vocabulary", [90, 200])
 def test_a_graph_may_have_more_or_fewer_logits_than_tokens(vocabulary: int, grammars: Any) -> None:
     logits = np.zeros(vocabulary, np.float32)
@@ -109,6 +123,10 @@ def test_a_graph_may_have_more_or_fewer_logits_than_tokens(vocabulary: int, gram
     [
         (Constraint.regex, "[ab"),
         (Constraint.grammar, "start: missing"),
+        (Constraint.grammar, "root ::= ("),
+        (Constraint.grammar, "root ::= " + "(" * 2000 + '"a"' + ")" * 2000),
+        (Constraint.choice, []),
+        (Constraint.choice, ["a", ""]),
         (Constraint.json_schema, {"type": "objec"}),
         (Constraint.json_schema, {"default": object()}),
     ],
@@ -117,6 +135,47 @@ def test_an_unusable_form_is_refused_in_one_line(make: Any, form: Any, grammars:
     with pytest.raises(InputError) as error:
         make(form, grammars)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "form", "most"),
+    [
+        (Constraint.regex, "a" * 4097, "4,096"),
+        (Constraint.grammar, "start: " + '"a" ' * 1100, "4,096"),
+        (Constraint.choice, ["ab" * 1000] * 9, "16,384"),
+    ],
+)
+def test_a_long_form_is_refused_by_its_length(make: Any, form: Any, most: str, grammars: Any) -> None:
+    with pytest.raises(InputError, match=f"characters; send at most {most}"):
+        make(form, grammars)
+
+
+@pytest.mark.parametrize(
+    ("make", "form"),
+    [
+        # Any number of ways to have read the same text.
+        (Constraint.grammar, 'start: s\ns: s s s | s s | "x" | ""'),
+        # A state for each way to have counted.
+        (Constraint.regex, "(a{1,1000}){1,1000}"),
+        # No text at all.
+        (Constraint.regex, r"[^\x00-\x{10FFFF}]"),
+    ],
+)
+def test_a_form_that_cannot_be_followed_has_failed(
+    make: Any, form: str, tokenizer: Tokenizer, grammars: Any
+) -> None:
+    constraint, letter = make(form, grammars), tokenizer.token_to_id("a" if "a" in form else "x")
+    for _ in range(2000):
+        logits = np.zeros(tokenizer.get_vocab_size(), np.float32)
+        constraint.mask(logits)
+        if constraint.has_failed:
+            # Something can still be drawn, and the step goes on.
+            assert np.isfinite(logits).all()
+            break
+        constraint.advance(letter)
+        if constraint.has_failed:
+            break
+    assert constraint.has_failed
 
 
 def test_a_copy_goes_its_own_way(tokenizer: Tokenizer, grammars: Any) -> None:

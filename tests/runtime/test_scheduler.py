@@ -360,6 +360,18 @@ def test_an_answer_that_can_only_end_ends(decoder: Decoder, tokenizer_file: Path
     assert (tokenizer.decode(answer), reason) == ("ab", "stop")
 
 
+def test_a_form_that_leads_nowhere_ends_its_answer_alone(decoder: Decoder, tokenizer_file: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    form = Constraint.regex(r"[^\x00-\x{10FFFF}]", grammar_tokenizer(tokenizer, [95]))
+    free = Request("free", [4, 5, 6], GREEDY)
+    scheduler = Scheduler(small(decoder, 30))
+    scheduler.add(Request("form", [1, 2, 3], SamplingParams(max_tokens=9, ignore_eos=True), constraint=form))
+    scheduler.add(free)
+    answers = run(scheduler)
+    assert answers["form"] == ([], "error")
+    assert answers["free"] == alone(decoder, free)
+
+
 @st.composite
 def requests(draw: Any) -> list[Request]:
     count = draw(st.integers(1, 6), label="requests")
