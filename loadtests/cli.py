@@ -1,7 +1,8 @@
 """`modelpress loadtest`: options in, runs, the result out.
 
 `modelpress loadtest SCENARIO` is short for `modelpress loadtest run SCENARIO`. Exit code 0 is a pass, 1 a
-missed objective (or a comparison that came out worse), 2 an invalid run or a wrong input.
+missed objective (or a comparison that came out worse), 2 an invalid run or a wrong input, 130 and 143 a run
+that Ctrl-C or SIGTERM ended.
 
 Standard output carries the result and nothing else; progress and complaints go to standard error. What the
 runs need is imported when they run, so that `--help` is instant.
@@ -17,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from loadtests.errors import InvalidOption, LoadTestError
+from loadtests.interruption import calling, heeded
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from loadtests.scenario import Scenario
 
 EXIT_CODES = {"pass": 0, "fail": 1, "invalid": 2}
+INTERRUPTED_EARLY = "interrupted before anything was measured"
 
 
 class _RunByDefault(TyperGroup):
@@ -84,7 +87,7 @@ def run(
         _check({"--out": out, "--html": html, "--openmetrics": openmetrics})
         result = _measure(chosen, url, processes, shard, start_at, tell)
         _deliver_run(result, as_json, quiet, {"out": out, "html": html, "openmetrics": openmetrics})
-    _leave(result)
+        _leave(result)
 
 
 @app.command()
@@ -105,7 +108,7 @@ def quick(
         _say(f"{url} speaks {request.dialect}: {request.target}")
         result = quickly.measure(request, seconds, lambda chosen: _measure(chosen, url), _say)
         _deliver_run(result, as_json, False, {"out": out, "html": html})
-    _leave(result)
+        _leave(result)
 
 
 @app.command()
@@ -134,7 +137,7 @@ def sweep(
         else:
             series = sweeping.at_users(chosen, _whole_numbers("--users", users), measure)
         _deliver_series(series, as_json, False, {"out": out, "html": html})
-    _leave_series(series, 0)
+        _leave_series(series, 0)
 
 
 @app.command()
@@ -158,7 +161,7 @@ def search(
         _check({"--out": out, "--html": html})
         series = find(chosen, _each(url), rate, precision, repeats)
         _deliver_series(series, as_json, False, {"out": out, "html": html})
-    _leave_series(series, 0 if series.highest_pass else 1)
+        _leave_series(series, 0 if series.highest_pass else 1)
 
 
 @app.command()
@@ -187,9 +190,9 @@ def compare(
         ]
         comparison = judge((targets[0], targets[1]), pairs, lambda chosen, u: _measure(chosen, u))
         _deliver_comparison(comparison, as_json, False, {"out": out, "html": html})
-    for reason in comparison.invalid:
-        _say(f"invalid run: {reason}")
-    raise typer.Exit(2 if comparison.invalid else 1 if comparison.verdict == "worse" else 0)
+        for reason in comparison.invalid:
+            _say(f"invalid run: {reason}")
+        raise typer.Exit(2 if comparison.invalid else 1 if comparison.verdict == "worse" else 0)
 
 
 @app.command()
@@ -206,7 +209,7 @@ def merge(
         _check({"--out": out, "--html": html})
         result = shards.merge([documents.read_run(path) for path in results])
         _deliver_run(result, as_json, False, {"out": out, "html": html})
-    _leave(result)
+        _leave(result)
 
 
 @app.command()
@@ -334,33 +337,37 @@ def _deliver(
     from loadtests.output import write
 
     failures: list[LoadTestError] = []
-    try:
-        for name, path in paths.items():
-            if path is not None:
-                try:
-                    write(texts[name](), path, f"--{name}")
-                except LoadTestError as error:
-                    failures.append(error)
-    finally:
-        if as_json:
-            typer.echo(document.model_dump_json())
-        elif failures or not quiet:
-            Console().print(shown)
+    with calling(lambda: None):  # a signal that comes now finds nothing to end: it says the exit code
+        try:
+            for name, path in paths.items():
+                if path is not None:
+                    try:
+                        write(texts[name](), path, f"--{name}")
+                    except LoadTestError as error:
+                        failures.append(error)
+        finally:
+            if as_json:
+                typer.echo(document.model_dump_json())
+            elif failures or not quiet:
+                Console().print(shown)
     if failures:
         raise failures[0]
 
 
 @contextmanager
 def _complaints() -> Iterator[None]:
-    """One line and exit code 2 for what a user can do something about."""
-    try:
-        yield
-    except LoadTestError as error:
-        _say(f"error: {error}")
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt as interrupt:
-        _say("error: interrupted before anything was measured")
-        raise typer.Exit(2) from interrupt
+    """One line and exit code 2 for what a user can do something about; the signal's own if one has come."""
+    with heeded() as signals:
+        try:
+            yield
+        except LoadTestError as error:
+            _say(f"error: {error}")
+            raise typer.Exit(signals.exit_code or 2) from error
+        except KeyboardInterrupt as interrupt:
+            _say(f"error: {'interrupted again' if signals.impatient else INTERRUPTED_EARLY}")
+            raise typer.Exit(signals.exit_code or 2) from interrupt
+        except typer.Exit as leaving:
+            raise typer.Exit(signals.exit_code or leaving.exit_code) from None
 
 
 def _nothing_valid(series: "Series") -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from loadtests import address
+from loadtests import address, interruption
 from loadtests.client import Client
 from loadtests.driver import Driver
 from loadtests.errors import ConnectFailed, InvalidOption, ProbeFailed
@@ -34,9 +34,22 @@ Watch = Callable[[Recording], AbstractContextManager[object]]
 def run(
     scenario: Scenario, url: str, watch: Watch = nullcontext, shard: Shard = WHOLE, at: float | None = None
 ) -> Recording:
-    """Measure from synchronous code. Ctrl-C ends the sending and gives what was recorded until then."""
+    """Measure from synchronous code. Ctrl-C ends the sending and gives what was recorded until then.
+
+    So does any signal that is heeded (`interruption`). Raises KeyboardInterrupt where there is nothing yet.
+    """
+
+    async def stoppable() -> Recording:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        with interruption.calling(lambda: loop.call_soon_threadsafe(task.cancel)):
+            return await measure(scenario, url, watch, shard, at)
+
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-        return runner.run(measure(scenario, url, watch, shard, at))
+        try:
+            return runner.run(stoppable())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
 
 async def measure(
@@ -61,6 +74,10 @@ async def measure(
                     await conduct(client, plan, scenario.timeout, recording, at)
     except ConnectFailed as error:
         raise ProbeFailed(f"cannot reach {client.address}: {error}") from error
+    except asyncio.CancelledError:
+        if recording.ended_at is None:
+            raise
+        _stay_alive()
     return recording
 
 

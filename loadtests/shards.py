@@ -6,17 +6,17 @@ module starts. On several machines an engine that runs jobs (Kubernetes, Ray) st
 `--shard i/n --start-at TIME`, and `merge` puts the results together.
 """
 
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from loadtests import progress, standing
+from loadtests import interruption, progress, standing
 from loadtests.documents import read_run
 from loadtests.errors import InvalidOption, InvalidResult, LoadTestError
 from loadtests.plan import Shard
@@ -30,6 +30,10 @@ START_UP_S = 3.0
 
 # How soon it is seen that a generator has ended.
 LOOK_EVERY_S = 0.05
+
+
+# For a generator to write what it has: some seconds for millions of samples.
+END_WITHIN_S = 60.0
 
 
 class Generator(NamedTuple):
@@ -51,25 +55,28 @@ def parse(text: str) -> Shard:
 
 
 def run(scenario: Scenario, url: str, count: int, start_at: float | None = None) -> Result:
-    """Measure with `count` processes of this machine. Raises LoadTestError with what one of them said."""
+    """Measure with `count` processes of this machine, none of which is there any more afterwards.
+
+    An interruption ends all of them, and so does the end of one without a result; what the others have
+    measured by then is merged, and the result says so. Raises LoadTestError with what one of them said.
+    """
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
         path = Path(folder) / "scenario.json"
         path.write_text(scenario.model_dump_json(exclude_unset=True), encoding="utf-8")
         start = time.time() + START_UP_S if start_at is None else start_at
         outs = [Path(folder) / f"{index}.json" for index in range(count)]
-        generators = [_start(path, url, f"{index}/{count}", start, out) for index, out in enumerate(outs)]
-        with progress.showing(lambda: standing.read([_told(out) for out in outs]), scenario.span):
-            interrupted = _wait(generators)
-            failed = list(filter(_failed, generators))
-            # Of a run that failed nothing is kept. A program in the background may be deaf to Ctrl-C.
-            _end(generators, signal.SIGTERM if failed else signal.SIGINT)
-        if failed:
-            raise LoadTestError(
-                _first_error([process.stderr.read() for process, _ in failed if process.stderr])
-            )
-        if interrupted and not all(out.exists() for out in outs):
-            raise KeyboardInterrupt
-        return merge([read_run(out) for out in outs])
+        generators: list[Generator] = []
+        interruptions: list[bool] = []
+        try:
+            with interruption.calling(lambda: interruptions.append(True)):
+                for index, out in enumerate(outs):
+                    generators.append(_start(path, url, f"{index}/{count}", start, out))
+                with progress.showing(lambda: standing.read([_told(out) for out in outs]), scenario.span):
+                    _wait(generators, interruptions)
+                    _end(generators)
+        finally:
+            _kill(generators)
+        return _gather(generators, bool(interruptions))
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -78,10 +85,14 @@ def merge(results: Sequence[Result]) -> Result:
     The machine is the first generator's, wherever this is called.
     """
     ordered = sorted(results, key=lambda result: result.shard)
-    first = ordered[0]
     if [result.shard for result in ordered] != [(index, len(ordered)) for index in range(len(ordered))]:
         have = ", ".join(f"{index}/{count}" for index, count in (result.shard for result in ordered))
         raise InvalidResult(f"these are not all shards of one run: {have}")
+    return _together(ordered)
+
+
+def _together(ordered: Sequence[Result]) -> Result:
+    first = ordered[0]
     if any(result.scenario != first.scenario for result in ordered):
         raise InvalidResult("the results are of different scenarios")
     samples = concatenate([result.samples.samples() for result in ordered])
@@ -126,22 +137,53 @@ def _told(out: Path) -> Path:
     return out.with_suffix(".standing")
 
 
-def _wait(generators: Sequence[Generator]) -> bool:
-    """Until all have ended, or one has without a result, or a Ctrl-C, which is True."""
-    try:
-        while any(map(_goes_on, generators)) and not any(map(_failed, generators)):
-            time.sleep(LOOK_EVERY_S)
-    except KeyboardInterrupt:
-        return True
-    return False
+def _wait(generators: Sequence[Generator], interruptions: Sequence[bool]) -> None:
+    """Until all have ended, or one has without a result, or there is an interruption."""
+    while any(map(_goes_on, generators)) and not any(map(_failed, generators)) and not interruptions:
+        time.sleep(LOOK_EVERY_S)
 
 
-def _end(generators: Sequence[Generator], how: signal.Signals) -> None:
-    """Those that still go on. At Ctrl-C each writes what it has measured, where there is anything."""
-    for process, _ in filter(_goes_on, generators):
-        process.send_signal(how)
+def _end(generators: Sequence[Generator]) -> None:
+    """Have those that still go on write what they have measured, and wait for them.
+
+    Not by SIGINT: a program in the background may be deaf to it.
+    """
+    going_on = list(filter(_goes_on, generators))
+    for process, _ in going_on:
+        process.terminate()
+    latest = time.monotonic() + END_WITHIN_S
+    for process, _ in going_on:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, latest - time.monotonic()))
+
+
+def _kill(generators: Sequence[Generator]) -> None:
     for process, _ in generators:
+        process.kill()
         process.wait()
+
+
+def _gather(generators: Sequence[Generator], interrupted: bool) -> Result:
+    """One result of what they left. Raises LoadTestError, or KeyboardInterrupt, where that is nothing."""
+    complaints = [process.stderr.read() if process.stderr else "" for process, _ in generators]
+    lost = [index for index, generator in enumerate(generators) if _failed(generator)]
+    if not lost:
+        return merge([read_run(out) for _, out in generators])
+    left = [read_run(out) for _, out in generators if out.exists()]
+    something = any(result.counts.sent for result in left)
+    if interrupted and not something:
+        raise KeyboardInterrupt
+    said = _first_error([complaints[index] for index in lost])
+    # A complaint comes before anything is sent, and is about the run: what others sent by then is nothing.
+    if not something or (said and not interrupted):
+        raise LoadTestError(said or _how_ended(generators[lost[0]]))
+    merged = _together(left)
+    reasons = [
+        f"generator {index} of {len(generators)} is lost with its part of the samples: "
+        f"{_first_error([complaints[index]]) or _how_ended(generators[index])}"
+        for index in lost
+    ]
+    return merged.model_copy(update={"outcome": "invalid", "invalid": [*merged.invalid, *reasons]})
 
 
 def _goes_on(generator: Generator) -> bool:
@@ -154,4 +196,10 @@ def _failed(generator: Generator) -> bool:
 
 def _first_error(complaints: Sequence[str]) -> str:
     lines = [line for text in complaints for line in text.splitlines() if line.startswith("error: ")]
-    return lines[0].removeprefix("error: ") if lines else "a generator ended without a result"
+    return lines[0].removeprefix("error: ") if lines else ""
+
+
+def _how_ended(generator: Generator) -> str:
+    code = generator.process.returncode
+    how = f"signal {-code} ended it" if code < 0 else f"exit code {code}"
+    return f"a generator ended without a result ({how})"

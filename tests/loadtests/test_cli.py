@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from aiohttp import web
 from typer.testing import CliRunner
@@ -69,8 +70,11 @@ def test_a_wrong_input_is_one_line_and_exit_code_2(serve, scenario_file, text, o
     assert ran.stderr.count("\n") == 1
 
 
-def interrupt(server, requests, *arguments):
-    """The command in a process of its own, sent a Ctrl-C once so many requests have arrived."""
+def interrupt(server, requests, *arguments, how=lambda process: process.send_signal(signal.SIGINT)):
+    """The command in a process of its own, sent a Ctrl-C (or ended as `how` does) after so many requests.
+
+    None of the processes that it has started may be there afterwards.
+    """
     # Whoever is started in the background of a shell inherits that interrupts are ignored.
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = [sys.executable, "-c", f"{heed}; from loadtests.cli import app; app()"]
@@ -78,8 +82,10 @@ def interrupt(server, requests, *arguments):
         [*program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     server.wait_for(requests)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
+    started = psutil.Process(process.pid).children(recursive=True)
+    how(process)
+    stdout, stderr = process.communicate(timeout=60)
+    assert not any(each.is_running() for each in started)
     return process.returncode, stdout, stderr
 
 
@@ -91,21 +97,55 @@ def test_ctrl_c_writes_and_prints_what_was_measured(serve, scenario_file, tmp_pa
     server, out = serve(answer), tmp_path / "result.json"
     options = ["--url", server.url, "--duration", 60, "--json", "--out", out]
     code, stdout, stderr = interrupt(server, 12, scenario_file(SCENARIO % 50), *options)
-    assert code == 2
+    assert code == 130
     assert "invalid run: the run was interrupted" in stderr
     assert "Traceback" not in stderr
     assert json.loads(stdout) == json.loads(out.read_text(encoding="utf-8"))
     assert json.loads(stdout)["summary"]["requests"] >= 8
 
 
-def test_ctrl_c_reaches_every_process_and_what_all_have_measured_is_written(serve, scenario_file, tmp_path):
+def test_a_run_heeds_sigterm_also_where_ctrl_c_is_ignored(serve, scenario_file, tmp_path):
+    """As in the background of a shell."""
+    server, out = serve(answer), tmp_path / "result.json"
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from loadtests.cli import app; app()"
+    )
+    command = [scenario_file(SCENARIO % 50), "--url", server.url, "--duration", 60, "--out", out]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    server.wait_for(12)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (143, b"invalid run: the run was interrupted\n")
+    assert json.loads(out.read_text(encoding="utf-8"))["summary"]["requests"] >= 8
+
+
+def the_first_dies(process):
+    psutil.Process(process.pid).children()[0].kill()
+
+
+@pytest.mark.parametrize(
+    ("how", "exit_code", "count"),
+    [
+        (lambda process: process.send_signal(signal.SIGINT), 130, 2),
+        (lambda process: process.send_signal(signal.SIGTERM), 143, 2),
+        (the_first_dies, 2, 1),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "one dies"],
+)
+def test_an_end_reaches_every_process_and_what_they_have_measured_is_written(
+    serve, scenario_file, tmp_path, how, exit_code, count
+):
     server, out = serve(answer), tmp_path / "result.json"
     options = ["--url", server.url, "--duration", 60, "--processes", 2, "--out", out]
-    code, _, stderr = interrupt(server, 12, scenario_file(SCENARIO % 5000), *options)
-    assert (code, "Traceback" in stderr) == (2, False)
+    code, _, stderr = interrupt(server, 24, scenario_file(SCENARIO % 5000), *options, how=how)
+    assert (code, "Traceback" in stderr) == (exit_code, False)
     assert "invalid run: the run was interrupted" in stderr
+    assert ("of 2 is lost" in stderr, "signal 9" in stderr) == (count == 1, count == 1)
     document = json.loads(out.read_text(encoding="utf-8"))
-    assert document["generator"]["count"] == 2
+    assert document["generator"]["count"] == count
     assert document["summary"]["requests"] >= 8
 
 
@@ -122,7 +162,7 @@ def test_ctrl_c_ends_a_series_with_the_points_it_has(serve, scenario_file, tmp_p
     scenario = scenario_file(SCENARIO.replace("p99_ms", "p50_ms") % 30_000)
     options = ["--url", server.url, "--duration", 1, *options, "--out", out]
     code, stdout, stderr = interrupt(server, 50, command, scenario, *options)
-    assert (code, "Traceback" in stderr) == (2, False)
+    assert (code, "Traceback" in stderr) == (130, False)
     document = json.loads(out.read_text(encoding="utf-8"))
     assert document["interrupted"]
     assert "interrupted" in document["note"]
@@ -152,7 +192,7 @@ def test_ctrl_c_during_the_probe_says_that_there_is_nothing(serve, scenario_file
 
     server = serve(never)
     code, stdout, stderr = interrupt(server, 1, scenario_file(SCENARIO % 50), "--url", server.url)
-    assert (code, stdout) == (2, "")
+    assert (code, stdout) == (130, "")
     assert stderr == "error: interrupted before anything was measured\n"
 
 
