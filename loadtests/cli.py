@@ -106,8 +106,10 @@ def quick(
         _check({"--out": out, "--html": html})
         request = quickly.find(url, model)
         _say(f"{url} speaks {request.dialect}: {request.target}")
-        result = quickly.measure(request, seconds, lambda chosen: _measure(chosen, url), _say)
+        result, cut = quickly.measure(request, seconds, lambda chosen: _measure(chosen, url), _say)
         _deliver_run(result, as_json, False, {"out": out, "html": html})
+        if cut:
+            raise LoadTestError(cut)
         _leave(result)
 
 

@@ -3,6 +3,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -284,6 +285,28 @@ def test_quick_finds_out_and_measures(serve):
     assert "speaks http: GET /" in ran.stderr
     assert "one client alone:" in ran.stderr
     assert "throughput" in ran.stdout
+
+
+def test_a_server_that_dies_under_quick_takes_nothing_that_was_measured(serve, tmp_path):
+    """It is dead to whoever connects after the one client alone, whose run is one connection."""
+    served = Counter()
+
+    async def die(request):
+        here = id(request.transport)
+        if here not in served and max(served.values(), default=0) > 3:
+            request.transport.abort()
+        alive.append(request.transport)  # so that no other has its id
+        served[here] += 1
+        return await plain(request)
+
+    alive, out = [], tmp_path / "quick.json"
+    ran = invoke("quick", serve(die).url, "--seconds", 2, "--out", out)
+    assert ran.exit_code == 2
+    assert ran.stderr.splitlines()[-1].startswith("error: interrupted before the load of")
+    assert "throughput" in ran.stdout
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert document["scenario"]["arrivals"]["kind"] == "single-stream"
+    assert document["summary"]["requests"] > 3
 
 
 async def plain(request):

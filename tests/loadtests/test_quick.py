@@ -38,3 +38,19 @@ def test_a_server_that_only_fails_is_not_loaded():
     with pytest.raises(ProbeFailed, match="no request was answered well"):
         measure(HTTPRequest(dialect="http"), 30, run, print)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("end", [ProbeFailed("GET / answered 503"), KeyboardInterrupt()])
+def test_what_was_measured_alone_is_kept_where_the_load_cannot_be(end):
+    asked, run = measuring(took=0.01)
+
+    def once(scenario):
+        if asked:
+            raise end
+        return run(scenario)
+
+    result, cut = measure(HTTPRequest(dialect="http"), 30, once, lambda line: None)
+    assert result.scenario.arrivals.kind == "single-stream"
+    assert result.summary.requests == 20
+    assert "before the load of 50.0/s" in cut
+    assert str(end) in cut
