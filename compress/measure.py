@@ -119,7 +119,8 @@ def qualities_of(variant: Evaluation, baseline: Evaluation) -> tuple[Quality, ..
 def compare(variant: Evaluation, baseline: Evaluation) -> Quality:
     """Both evaluations, of the same examples, as one record with paired intervals.
 
-    Raises StepError for a metric that is not finite: nothing compares with it, and no manifest holds it.
+    Raises StepError for a metric that is not finite: nothing compares with it, and no manifest holds it; and
+    where there is no baseline (`drop_between`).
     """
     examples = len(variant.scores)
     for which, each in (("the original", baseline), ("the result", variant)):
@@ -129,8 +130,8 @@ def compare(variant: Evaluation, baseline: Evaluation) -> Quality:
                 "all of them alike; leave out the step that did this, or give other data"
             )
 
-    def drop(rows: Rows | None = None) -> float:
-        return drop_between(variant, baseline, rows)
+    def drop(rows: Rows) -> float:
+        return _drop(variant, baseline, rows)
 
     return Quality(
         metric=variant.metric,
@@ -138,16 +139,34 @@ def compare(variant: Evaluation, baseline: Evaluation) -> Quality:
         value=variant.value(),
         interval=interval(variant.value, examples),
         baseline=baseline.value(),
-        drop=drop(),
+        drop=drop_between(variant, baseline),
         drop_interval=interval(drop, examples),
         examples=examples,
     )
 
 
-def drop_between(variant: Evaluation, baseline: Evaluation, rows: Rows | None = None) -> float:
-    """How much worse the variant is: absolute for a score, relative where lower is better."""
+def drop_between(variant: Evaluation, baseline: Evaluation) -> float:
+    """How much worse the variant is: absolute for a score, relative where lower is better.
+
+    Raises StepError where lower is better and the original is at 0, of which nothing is a part or a multiple.
+    """
+    drop = _drop(variant, baseline)
+    if math.isnan(drop) and baseline.value() == 0:
+        raise StepError(
+            f"no baseline: the {baseline.metric} of the original is 0 over {len(baseline.scores)} examples, "
+            f"and the {variant.value():.4g} of the result is no multiple of that; give other data"
+        )
+    return drop
+
+
+def _drop(variant: Evaluation, baseline: Evaluation, rows: Rows | None = None) -> float:
+    """The same over some of the rows; not a number without a baseline, but for two that are both at 0."""
     ours, theirs = variant.value(rows), baseline.value(rows)
-    return theirs - ours if variant.higher_is_better else ours / theirs - 1
+    if variant.higher_is_better:
+        return theirs - ours
+    if theirs == 0:
+        return 0.0 if ours == 0 else math.nan
+    return ours / theirs - 1
 
 
 def time_both(variant: Model, baseline: Model, inputs: Mapping[str, Array]) -> tuple[Latency, ...]:

@@ -31,3 +31,23 @@ def test_few_examples_have_an_interval_all_the_same() -> None:
     assert quality.value == pytest.approx(1)
     assert quality.drop_interval.low == quality.drop_interval.high == 0
     assert type(quality).model_validate_json(quality.model_dump_json()) == quality
+
+
+def errors(unexplained: list[float]) -> Evaluation:
+    """Of reconstructions that leave so much of a variation of 1 unexplained."""
+    return Evaluation("reconstruction-error", np.array([[each, 1.0] for each in unexplained]))
+
+
+def test_an_original_at_0_is_no_baseline_where_lower_is_better() -> None:
+    perfect, worse = errors([0, 0, 0]), errors([0.5, 0, 0.1])
+    with pytest.raises(StepError, match="no baseline: the reconstruction-error of the original is 0 over 3 "):
+        compare(worse, perfect)
+    assert compare(perfect, perfect).drop == 0
+    assert compare(perfect, worse).drop == -1
+
+
+def test_resamples_without_a_baseline_are_left_out() -> None:
+    """One in four of two rows is of the first alone, which the original reconstructs perfectly."""
+    quality = compare(errors([0.2, 0.2]), errors([0, 0.1]))
+    assert quality.drop == pytest.approx(3)
+    assert (quality.drop_interval.low, quality.drop_interval.high) == pytest.approx((1, 3))
