@@ -75,13 +75,6 @@ def digest(value: Any) -> str:
 
 
 @cache
-def code_fingerprint(*folders: Path) -> str:
-    """sha256 over the Python files of `folders`: a stage made by other code is another stage."""
-    files = sorted(file for folder in folders for file in folder.glob("*.py"))
-    return digest([(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files])
-
-
-@cache
 def library_versions() -> Mapping[str, str]:
     """The installed versions of what computes the results, read without importing any of it."""
     return versions(LIBRARIES)

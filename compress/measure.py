@@ -17,9 +17,10 @@ import numpy as np
 from compress.batch_invariance import batch_invariance
 from compress.bootstrap import Rows, interval
 from compress.errors import StepError
+from compress.examples import EVALUATION_BATCH, choose
 from compress.export.source import example_inputs
 from compress.machine import machine
-from models.datasets import Dataset, Split
+from models.datasets import Dataset
 from models.datasets.encoding import source_tokens
 from models.errors import DataError
 from models.evaluation import Evaluation, beside, evaluate, metric_for
@@ -37,7 +38,6 @@ Model = TensorModel | TextModel
 Call = Callable[[], object]
 
 SCORES = "scores.npy"
-EVALUATION_BATCH = 16
 ROUNDS = 15
 # One timed round runs for at least this long, so that the clock's grain does not show.
 ROUND_SECONDS = 0.02
@@ -189,18 +189,6 @@ def sample(ours: Model, theirs: Model, dataset: Dataset | None) -> tuple[Sample,
         )
         for tokens in prompts
     )
-
-
-def choose(split: Split, examples: int, seed: int) -> Split:
-    """At most `examples` of a split's examples, drawn once by seed, in order."""
-    total = len(split) if split.targets is None else len(split.targets)
-    rows = np.sort(np.random.default_rng(seed).permutation(total)[:examples])
-    # Embedding pairs have two input rows to a target.
-    per = len(split) // total
-    input_rows = (rows[:, None] * per + np.arange(per)).ravel()
-    inputs = {name: value[input_rows] for name, value in split.inputs.items()}
-    references = None if split.references is None else [split.references[row] for row in rows]
-    return Split(inputs, None if split.targets is None else split.targets[rows], None, references)
 
 
 def predictor(model: Model, file: str | None = None) -> Callable[[dict[str, Array]], dict[str, Array]]:

@@ -5,39 +5,32 @@ goes on where it stopped. It prints nothing (`progress` is told what happens) an
 The trade-off: a stage keeps whole files, so disk is spent to never compute anything twice.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import compress
 from compress import gate
 from compress.artifact import GraphArtifact
-from compress.cache import Stage, code_fingerprint, library_versions, run_stage
-from compress.calibration import check_fits, drawn_rows
-from compress.description import Description, unpublished
-from compress.errors import StepError
+from compress.cache import Stage, digest, library_versions, run_stage
+from compress.dependencies import code_of
+from compress.description import unpublished
 from compress.machine import machine
 from compress.publish import check_tag
 from compress.recipe import Recipe, check_task
 from compress.rehearsal import rehearse
-from compress.step import Calibration, Figures, GraphMethod, StepConfig, TorchMethod, methods
+from compress.stages import compare, export, finish, judge, rewrite, train
+from compress.step import Figures, GraphMethod, StepConfig, TorchMethod, methods
 from models import registry
-from models.sources import load_source, source_fingerprint
+from models.sources import load_source, source_fingerprint, source_module
 from runtime.bundle import Bundle
 from runtime.manifest import Evidence, StepRecord
-from runtime.processing import Array
 
 if TYPE_CHECKING:
-    from models.datasets import Dataset
-    from models.evaluation import Evaluation
     from models.sources.source import SourceModel
 
 Progress = Callable[[str, Stage | None], None]
-
-CALIBRATION_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +70,12 @@ class _Job:
         self._progress = progress
         if recipe.model.startswith("zoo:"):
             check_task(recipe, registry.get(recipe.model.removeprefix("zoo:")).task)
-        self._fingerprint = source_fingerprint(recipe.model, recipe.data, recipe.seed, recipe.full)
+        self._fingerprint = digest(
+            [
+                source_fingerprint(recipe.model, recipe.data, recipe.seed, recipe.full),
+                code_of("models.sources", source_module(recipe.model)),
+            ]
+        )
 
     def rehearse(self) -> None:
         """Refuse what cannot work before anything is trained; once for one recipe, source and code."""
@@ -86,7 +84,7 @@ class _Job:
             "parent": self._fingerprint,
             "steps": [settings(step) for step in steps],
             "seed": self.recipe.seed,
-            "code": [_code("."), *(_method_code(methods()[step.method]) for step in steps)],
+            "code": code_of("compress.rehearsal", *(methods()[step.method].run.__module__ for step in steps)),
             "versions": dict(library_versions()),
         }
 
@@ -108,80 +106,47 @@ class _Job:
         done: list[Stage] = []
         for step in on_torch:
             done.append(self._apply(step, on_torch, done))
+        records = [_record(step, stage) for step, stage in zip(on_torch, done, strict=True)]
 
-        def make(folder: Path) -> Figures:
-            from compress.export.source import export
-
-            source = self._restored(on_torch, done) if done else self.source
-            artifact, figures = export(source, folder)
-            artifact.save()
-            records = [StepRecord(method="source", figures=dict(source.details))]
-            records += [_record(step, stage) for step, stage in zip(on_torch, done, strict=True)]
-            about = Description.of(source, (*records, StepRecord(method="export", figures=figures)))
-            about.save(folder, source.files)
-            return figures
+        def load() -> "SourceModel":
+            return self._restored(on_torch, done) if done else self.source
 
         parent = done[-1].key if done else self._fingerprint
-        return self._stage("export", make, parent=parent, code=_code("export"))
+        return self._stage("export", partial(export.make, load=load, done=records), parent=parent)
 
     def rewrite(self, parent: Stage, step: StepConfig) -> Stage:
         """`parent`'s graph after one graph step."""
         method = methods()[step.method]
         assert isinstance(method, GraphMethod)
-
-        def make(folder: Path) -> Figures:
-            from compress.lora.attach import carry_adapters
-
-            before = GraphArtifact.load(parent.folder)
-            after, figures = method.run(step, before, folder, self._calibration(parent))
-            carry_adapters(before, after)
-            after.save()
-            about = Description.load(parent.folder)
-            files = {name: parent.folder / name for name in about.files}
-            about.after(StepRecord(method=step.method, config=settings(step), figures=figures)).save(
-                folder, files
-            )
-            return figures
-
-        # Methods that rewrite graphs share the quantizers' means to do so.
-        code = [_method_code(method), _code("export"), _code("quantize")]
+        training = rewrite.Training(self.recipe.model, lambda: self.source, self.recipe.seed)
         more = {"machine": machine()} if method.timed else {}
-        return self._stage(step.variant, make, parent=parent.key, step=settings(step), code=code, **more)
+        make = partial(rewrite.make, method=method, step=step, parent=parent.folder, training=training)
+        code = _method_code(method)
+        return self._stage(step.variant, make, parent=parent.key, step=settings(step), method=code, **more)
 
     def finish(self, graph: Stage) -> Stage:
         """`graph` as it ships: a decoder's large embedding is read from its file, and not held twice."""
         if not GraphArtifact.load(graph.folder).may_look_up_much:
             return graph
-
-        def make(folder: Path) -> Figures:
-            from compress.embedding import take_out
-
-            after = take_out(GraphArtifact.load(graph.folder), folder)
-            if after:
-                after.save()
-                about = Description.load(graph.folder)
-                about.save(folder, {name: graph.folder / name for name in about.files})
-            return {"outside": after is not None}
-
-        code = [_code(folder) for folder in (".", "export", "lora", "quantize")]
-        stage = self._stage("embedding", make, parent=graph.key, code=code)
+        stage = self._stage("embedding", partial(finish.make, graph=graph.folder), parent=graph.key)
         return stage if stage.figures["outside"] else graph
 
     def measure(self, graph: Stage, baseline: Stage) -> Evidence:
         """What `graph` is worth beside `baseline`: quality, and latency on this machine."""
         judged = self._judge(graph)
         judged_baseline = judged if graph is baseline else self._judge(baseline)
-
-        def make(folder: Path) -> Figures:
-            from compress import measure
-
-            evidence = measure.measure(
-                self.bundle(graph), self.bundle(baseline), self.source, judged.folder, judged_baseline.folder
-            )
-            return evidence.model_dump(mode="json")
-
-        parents = [graph.key, baseline.key, judged.key, judged_baseline.key]
-        stage = self._stage("measure", make, parent=parents, machine=machine(), code=_code("."))
+        make = partial(
+            compare.make,
+            bundles=lambda: (self.bundle(graph), self.bundle(baseline)),
+            load=lambda: self.source,
+            judged=(judged.folder, judged_baseline.folder),
+        )
+        stage = self._stage(
+            "measure",
+            make,
+            parent=[graph.key, baseline.key, judged.key, judged_baseline.key],
+            machine=machine(),
+        )
         return Evidence.model_validate(stage.figures)
 
     def bundle(self, graph: Stage) -> Bundle:
@@ -192,32 +157,30 @@ class _Job:
     def _judge(self, graph: Stage) -> Stage:
         """The metric of one graph on the held-out examples: its scores, example by example."""
         examples = self.recipe.gate.examples
-
-        def make(folder: Path) -> Figures:
-            from compress import measure
-
-            return measure.judge(self.bundle(graph), self.source.dataset, examples, self.recipe.seed, folder)
-
-        return self._stage("judge", make, parent=graph.key, examples=examples, code=_code("."))
+        make = partial(
+            judge.make,
+            bundle=lambda: self.bundle(graph),
+            load=lambda: self.source,
+            examples=examples,
+            seed=self.recipe.seed,
+        )
+        return self._stage("judge", make, parent=graph.key, examples=examples)
 
     def _apply(self, step: StepConfig, on_torch: Sequence[StepConfig], done: Sequence[Stage]) -> Stage:
         """The weights after one torch step, given the stages of those before it."""
         before, done = on_torch[: len(done)], tuple(done)
         method = methods()[step.method]
         assert isinstance(method, TorchMethod)
-
-        def make(folder: Path) -> Figures:
-            from compress.weights import save_weights
-
-            source = self._restored(before, done)
-            source, figures = method.run(step, source, self.recipe.seed)
-            save_weights(source, folder)
-            return figures
-
-        parent = done[-1].key if done else self._fingerprint
+        make = partial(
+            train.make,
+            method=method,
+            step=step,
+            load=lambda: self._restored(before, done),
+            seed=self.recipe.seed,
+        )
+        parent, code = done[-1].key if done else self._fingerprint, _method_code(method)
         more = {"depends": method.depends(step, self.recipe.seed)} if method.depends else {}
-        code = [_method_code(method), _code("."), _code("distill")]
-        return self._stage(step.variant, make, parent=parent, step=settings(step), code=code, **more)
+        return self._stage(step.variant, make, parent=parent, step=settings(step), method=code, **more)
 
     def _restored(self, on_torch: Sequence[StepConfig], done: Sequence[Stage]) -> "SourceModel":
         """A fresh source with the structure that `on_torch` gave it and the weights of the last stage."""
@@ -236,53 +199,15 @@ class _Job:
         recipe = self.recipe
         return load_source(recipe.model, recipe.data, seed=recipe.seed, full=recipe.full)
 
-    def _calibration(self, parent: Stage) -> Calibration:
-        """What a graph step after `parent` may look at: the training split alone."""
-
-        @cache
-        def baseline(examples: int) -> "Evaluation":
-            return self._on_training(self.bundle(parent), examples)
-
-        def drop(before: GraphArtifact, after: GraphArtifact, examples: int) -> float:
-            from compress.lora.attach import carry_adapters
-            from compress.measure import drop_between
-
-            about = Description.load(parent.folder)
-            about.save(after.folder, {name: parent.folder / name for name in about.files})
-            carry_adapters(before, after)
-            trial = unpublished(after, None, "trial", self.recipe.seed)
-            return drop_between(self._on_training(trial, examples), baseline(examples))
-
-        def draw(samples: int) -> Iterator[dict[str, Array]]:
-            check_fits(self.recipe.model, self._dataset(), GraphArtifact.load(parent.folder).signature)
-            return self._training_inputs(samples)
-
-        return Calibration(draw, drop)
-
-    def _on_training(self, bundle: Bundle, examples: int) -> "Evaluation":
-        from compress.measure import score
-
-        return score(bundle, self._dataset(), "train", examples, self.recipe.seed)
-
-    def _dataset(self) -> "Dataset":
-        if self.source.dataset is None:
-            raise StepError(
-                f"{self.recipe.model}: this step needs calibration data; give 'data' in the recipe"
-            )
-        return self.source.dataset
-
-    def _training_inputs(self, samples: int) -> Iterator[dict[str, Array]]:
-        """`samples` real inputs of the training split, drawn by seed, in batches."""
-        dataset = self._dataset()
-        split = dataset.train
-        for part in drawn_rows(self.recipe.model, dataset, samples, CALIBRATION_BATCH, self.recipe.seed):
-            yield {name: split.inputs[name][part] for name in self.source.input_names}
-
-    def _stage(self, name: str, make: Callable[[Path], Figures], **inputs: Any) -> Stage:
+    def _stage(self, name: str, make: "partial[Figures]", **inputs: Any) -> Stage:
+        """A stage of `make`, whose key has the code of its function's module besides `inputs`."""
         self._progress(name, None)
-        stage = run_stage(
-            name, {**inputs, "seed": self.recipe.seed, "versions": dict(library_versions())}, make
-        )
+        common = {
+            "code": code_of(make.func.__module__),
+            "seed": self.recipe.seed,
+            "versions": dict(library_versions()),
+        }
+        stage = run_stage(name, {**inputs, **common}, make)
         self._progress(name, stage)
         self.stages.append(stage)
         return stage
@@ -298,8 +223,4 @@ def _record(step: StepConfig, stage: Stage) -> StepRecord:
 
 
 def _method_code(method: GraphMethod | TorchMethod) -> str:
-    return code_fingerprint(Path(inspect.getfile(method.run)).parent)
-
-
-def _code(folder: str) -> str:
-    return code_fingerprint(Path(compress.__path__[0], folder))
+    return code_of(method.run.__module__)

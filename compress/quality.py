@@ -18,7 +18,7 @@ EXAMPLES = 1000
 
 def module_metric(source: "SourceModel", module: "nn.Module", seed: int, examples: int = EXAMPLES) -> float:
     """The metric of `source`'s task for `module`, on at most `examples` of the validation split."""
-    from compress.measure import EVALUATION_BATCH, choose
+    from compress.examples import EVALUATION_BATCH, choose
     from models.evaluation import evaluate, torch_predict
 
     assert source.dataset is not None

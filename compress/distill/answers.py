@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.cache import code_fingerprint, library_versions, run_stage
+from compress.cache import library_versions, run_stage
+from compress.dependencies import code_of
 from compress.distill.config import CachedConfig, SequencesConfig
 from compress.errors import StepError
 from models.datasets.dataset import IGNORED, Array, Split
@@ -158,13 +159,12 @@ def _stored(source: SourceModel, what: str, make: Callable[[], Arrays]) -> dict[
             np.save(folder / f"{name}.npy", array)
         return {name: array.nbytes for name, array in arrays.items()}
 
-    code = code_fingerprint(Path(__file__).parent)
     inputs = {
         "what": what,
         "teacher": teacher,
         "computes": _computation(source),
         "data": data,
-        "code": code,
+        "code": code_of(__name__),
         "versions": dict(library_versions()),
     }
     stage = run_stage("teacher", inputs, write)

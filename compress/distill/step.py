@@ -119,9 +119,12 @@ def check(config: DistillConfig, task: Task) -> None:
 
 def depends(config: DistillConfig, seed: int) -> str:
     """The student's own source is part of what the result depends on."""
-    from models.sources import source_fingerprint
+    from compress.cache import digest
+    from compress.dependencies import code_of
+    from models.sources import source_fingerprint, source_module
 
-    return source_fingerprint(config.student.source, None, seed) if config.student.source else ""
+    source = config.student.source
+    return digest([source_fingerprint(source, None, seed), code_of(source_module(source))]) if source else ""
 
 
 def _check_source(source: SourceModel) -> str:

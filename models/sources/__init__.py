@@ -36,6 +36,11 @@ def source_fingerprint(reference: str, data: str | None, seed: int, full: bool =
     return digest(reference, found, dataset_fingerprint(data) if data else "")
 
 
+def source_module(reference: str) -> str:
+    """The name of the module of this package that loads `reference`. Raises SourceError."""
+    return _kind(reference)[0].__name__
+
+
 def load_source(reference: str, data: str | None = None, *, seed: int = 0, full: bool = False) -> SourceModel:
     """The model that `reference` names, with `data` (a registered set or a file) as its data set.
 

@@ -1,4 +1,6 @@
+import ast
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +117,36 @@ def test_what_a_result_depends_on_makes_it_anew(workplace: Path, change: str) ->
         sys.modules.pop("own_network")
     result = execute(recipe(seed="1") if change == "seed" else recipe())
     assert not any(stage.cached for stage in result.stages)
+
+
+STAGES_MADE = """
+import sys
+from compress.pipeline import run
+from compress.recipe import parse_recipe
+made = [stage for stage in run(parse_recipe(sys.argv[1])).stages if not stage.cached]
+print([stage.folder.name.rpartition("-")[0] for stage in made])
+"""
+
+
+def test_an_edit_of_what_a_stage_imports_makes_it_anew_and_no_other(workplace: Path) -> None:
+    """In a copy of the project: of what masks are held by, and of what a bundle is judged on."""
+    project = Path(__file__).parents[2]
+    for package in ("compress", "models", "runtime"):
+        shutil.copytree(project / package, workplace / package, ignore=shutil.ignore_patterns("__pycache__"))
+    text = recipe("  - {method: qat, finetune: {steps: 1}}\n")
+
+    def made() -> list[str]:
+        command = [sys.executable, "-c", STAGES_MADE, text]
+        environment = {**os.environ, "PYTHONPATH": str(workplace)}
+        ran = subprocess.run(command, cwd=workplace, env=environment, check=True, stdout=subprocess.PIPE)
+        found: list[str] = ast.literal_eval(ran.stdout.decode())
+        return found
+
+    assert made() == ["export", "qat", "export", "judge", "judge", "measure"]
+    for edited in ("compress/prune/hold.py", "runtime/scheduler.py", "models/zoo/stylegan.py"):
+        with (workplace / edited).open("a") as file:
+            file.write("# edited\n")
+    assert made() == ["qat", "export", "judge", "judge", "measure"]
 
 
 def test_the_gate_refuses_what_is_worse_or_slower() -> None:
