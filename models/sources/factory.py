@@ -24,6 +24,7 @@ import numpy as np
 from models.datasets import Dataset, Split, load_dataset
 from models.datasets.dataset import SplitName
 from models.errors import SourceError, one_line
+from models.sources.reloading import imported_anew
 from models.sources.source import SourceModel, bundle_name
 from models.storage import arrays_digest, digest, file_digest, versions
 
@@ -112,11 +113,12 @@ def build(place: str, seed: int) -> nn.Module:
 
     # In evaluation torch's transformer layers read the weights of their layers instead of calling them.
     torch.backends.mha.set_fastpath_enabled(False)
-    factory = _factory(place)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        with _named(place):
-            module = factory()
+    with imported_anew():
+        factory = _factory(place)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            with _named(place):
+                module = factory()
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"py:{place} returned a {type(module).__name__}; it must return a module")
     _check_tensors(module, place)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import bentoml
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -114,9 +115,10 @@ def test_what_a_result_depends_on_makes_it_anew(workplace: Path, change: str) ->
         np.savez(workplace / "data.npz", x=x, labels=np.arange(200) % 2)
     if change == "code":
         (workplace / "own_network.py").write_text(FACTORY.replace("64", "32"))
-        sys.modules.pop("own_network")
     result = execute(recipe(seed="1") if change == "seed" else recipe())
     assert not any(stage.cached for stage in result.stages)
+    hidden = onnx.load(result.bundle.path / "model.onnx").graph.initializer
+    assert (32 in {size for each in hidden for size in each.dims}) == (change == "code")
 
 
 STAGES_MADE = """

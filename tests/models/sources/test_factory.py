@@ -1,4 +1,5 @@
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,52 @@ def test_the_fingerprint_follows_the_file_that_a_layer_is_from(module: str) -> N
     before = source_fingerprint(f"py:{module}:Small", "data.npz", 0)
     Path(f"{layers}.py").write_text(text + "# changed\n")
     assert source_fingerprint(f"py:{module}:Small", "data.npz", 0) != before
+
+
+@pytest.mark.parametrize("file", ["", "_size", "_late"])
+def test_an_edit_is_seen_in_the_process_that_has_run_the_old_code(module: str, file: str) -> None:
+    """Of the factory's file, and of what that imports at its top and when it is called; as long as before."""
+    texts = {
+        "": f"import torch, {module}_size as size\nhere = 2\n"
+        f"def Small():\n    import {module}_late as late\n"
+        "    first, second = torch.nn.Linear(here, size.now), torch.nn.Linear(size.now, late.now)\n"
+        "    return torch.nn.Sequential(first, second)\n",
+        "_size": "now = 2\n",
+        "_late": "now = 2\n",
+    }
+    for name, text in texts.items():
+        Path(f"{module}{name}.py").write_text(text)
+    reference = f"py:{module}:Small"
+
+    def shapes() -> list[list[int]]:
+        made = load_source(reference, "data.npz").module
+        assert made is not None
+        return [list(parameter.shape) for name, parameter in made.named_parameters() if "weight" in name]
+
+    assert shapes() == [[2, 2], [2, 2]]
+    before = source_fingerprint(reference, "data.npz", 0)
+    Path(f"{module}{file}.py").write_text(texts[file].replace("= 2", "= 4"))
+    assert shapes() == {"": [[2, 4], [2, 2]], "_size": [[4, 2], [2, 4]], "_late": [[2, 2], [4, 2]]}[file]
+    assert source_fingerprint(reference, "data.npz", 0) != before
+
+
+def test_what_was_not_edited_is_imported_once_and_the_callers_own_is_the_callers(
+    module: str,
+) -> None:
+    sys.path.append(str(Path.cwd()))
+    Path(f"{module}_callers.py").write_text("count = 1\n")
+    callers = import_module(f"{module}_callers")
+    with Path(f"{module}.py").open("a") as file:
+        file.write(f"import {module}_callers\n")
+    load_source(f"py:{module}:Small", "data.npz")
+    ours = sys.modules[module]
+    load_source(f"py:{module}:Small", "data.npz")
+    assert sys.modules[module] is ours
+    Path(f"{module}_callers.py").write_text("count = 2\n")
+    Path(f"{module}.py").write_text(Path(f"{module}.py").read_text() + "# edited\n")
+    load_source(f"py:{module}:Small", "data.npz")
+    assert sys.modules[module] is not ours
+    assert sys.modules[module + "_callers"] is callers
 
 
 @pytest.mark.parametrize(
