@@ -33,6 +33,7 @@ from compress.errors import StepError, first_line
 from compress.export.graph import save_model, strip
 from compress.quantize.config import CalibrationConfig, Int8Dynamic, Int8Static, LlmInt8
 from compress.quantize.graph import read_by, stored_weights
+from compress.quantize.opsets import opsets_of
 from compress.quantize.ranges import best_range
 from compress.quantize.weight_only import quantize_embeddings
 from compress.quantize.weights import drop_zero_points, split_convolutions, store_convolutions
@@ -247,15 +248,14 @@ def _modern(source: Path, beside: Path) -> Path:
 
     Raises StepError where onnx cannot convert it.
     """
-    model = onnx.load(source)
-    opsets = {each.domain: each.version for each in model.opset_import}
-    if opsets.get("", OPSET) >= OPSET:
+    opset = opsets_of(source).get("", OPSET)
+    if opset >= OPSET:
         return source
     try:
-        model = onnx.version_converter.convert_version(model, OPSET)
+        model = onnx.version_converter.convert_version(onnx.load(source), OPSET)
     except Exception as error:  # of C++ code, which has no kind of its own
         raise StepError(
-            f"int8 needs a graph of opset {OPSET} or later, and this one of {opsets['']} cannot be converted "
+            f"int8 needs a graph of opset {OPSET} or later, and this one of {opset} cannot be converted "
             f"({first_line(error)[:200]}); export it again"
         ) from None
     converted = beside.with_suffix(".converted")
