@@ -1,7 +1,7 @@
 """What every test may use: caches of its own, the shared data where it is, and one tiny decoder."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +32,34 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def llama() -> Any:
-    """A two-layer Llama with random weights: vocabulary 96, context 64, grouped-query attention."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def make_llama() -> Callable[..., Any]:
+    """Makes Llamas of random weights: vocabulary 96, context 64, grouped queries; keywords change that."""
 
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    return LlamaForCausalLM(config).eval()
+    def make(**changes: Any) -> Any:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        torch.manual_seed(0)
+        settings = {
+            "vocab_size": 96,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 64,
+            "tie_word_embeddings": True,
+            "initializer_range": 0.2,
+        }
+        return LlamaForCausalLM(LlamaConfig(**settings | changes)).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def llama(make_llama: Callable[..., Any]) -> Any:
+    """One of two layers."""
+    return make_llama()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +37,13 @@ TEXT = "the cat sat on the mat; the dog sat on the log; "
 
 
 @pytest.fixture(scope="session")
-def llama_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> Path:
-    """A decoder with grouped-query attention, vocabulary 96, context 64."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        bos_token_id=95,
-        eos_token_id=95,
-    )
+def llama_folder(
+    make_llama: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path
+) -> Path:
+    """A decoder of four layers, whose head is not its embedding."""
     folder = tmp_path_factory.mktemp("models") / "four-layers"
-    LlamaForCausalLM(config).eval().save_pretrained(folder)
+    ends = {"bos_token_id": 95, "eos_token_id": 95}
+    make_llama(num_hidden_layers=4, tie_word_embeddings=False, **ends).save_pretrained(folder)
     shutil.copy(tokenizer_file, folder / "tokenizer.json")
     lines = [json.dumps({"text": TEXT * (3 + index % 5)}) for index in range(40)]
     (folder.parent / "texts.jsonl").write_text("\n".join(lines))

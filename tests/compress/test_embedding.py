@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,13 @@ PROMPTS = [list(range(20)), [7, 95, 0], [5, 6, 5, 6, 5, 6, 5]]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GraphArtifact]:
+def exported(
+    make_llama: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, GraphArtifact]:
     """Float32 decoders 40 wide, whose head is their embedding, or is not."""
-    return {kind: export(tmp_path_factory.mktemp(kind), kind == "tied") for kind in ("tied", "untied")}
+    settings = {"hidden_size": 40, "num_hidden_layers": 1, "head_dim": 16}
+    made = {kind: make_llama(tie_word_embeddings=kind == "tied", **settings) for kind in ("tied", "untied")}
+    return {kind: export(module, tmp_path_factory.mktemp(kind)) for kind, module in made.items()}
 
 
 @pytest.fixture
@@ -56,24 +61,8 @@ def tied(exported: dict[str, GraphArtifact], tmp_path: Path) -> GraphArtifact:
     return exported["tied"].at(tmp_path)
 
 
-def export(folder: Path, tied: bool) -> GraphArtifact:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=96,
-        hidden_size=40,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=64,
-        tie_word_embeddings=tied,
-        initializer_range=0.2,
-    )
-    graph = export_decoder(LlamaForCausalLM(config).eval(), folder / "decoder.onnx")
+def export(module: Any, folder: Path) -> GraphArtifact:
+    graph = export_decoder(module, folder / "decoder.onnx")
     return GraphArtifact(folder, graph, Signature(inputs=(), outputs=()))
 
 

@@ -6,6 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
+from tokenizers import Tokenizer
 
 from runtime.bundle import Bundle, write_bundle
 from runtime.captions import Captioned
@@ -20,6 +21,7 @@ from runtime.manifest import (
     Task,
     TensorProcessing,
     TensorSpec,
+    TextProcessing,
 )
 from runtime.tensor import MAX_CHARACTERS, TensorModel
 
@@ -146,3 +148,50 @@ def test_a_file_that_is_not_onnx_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="onnxruntime cannot load it") as caught:
         TensorModel(broken)
     assert "\n" not in str(caught.value)
+
+
+def text_bundle(folder: Path, tokenizer_file: Path, pad_id: int, rows: int) -> Bundle:
+    """logits = of a text's tokens, the highest row of a table [rows, 2] that counts on."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+        helper.make_node("ReduceMax", ["rows"], ["logits"], axes=[1], keepdims=0),
+    ]
+    shape = ("batch", "sequence")
+    inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, shape)]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])]
+    table = helper.make_tensor("table", TensorProto.FLOAT, [rows, 2], range(2 * rows))
+    made = helper.make_graph(nodes, "texts", inputs, outputs, [table])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, folder / "graph.onnx")
+    manifest = Manifest(
+        name="texts",
+        variant="fp32",
+        task="text-classification",
+        signature=Signature(
+            inputs=(TensorSpec(name="input_ids", dtype="int64", shape=shape),),
+            outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 2)),),
+        ),
+        processing=TextProcessing(max_length=8, pad_id=pad_id),
+        labels=LABELS,
+        graph=FeedForwardGraph(),
+        lineage=Lineage(source="test:texts"),
+    )
+    files = {"model.onnx": folder / "graph.onnx", "tokenizer.json": tokenizer_file}
+    return write_bundle(folder / "bundle", manifest, files)
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_padding_token_that_the_tokenizer_lacks_is_one_that_the_model_has(
+    tmp_path: Path, tokenizer_file: Path, outside: bool
+) -> None:
+    """As of a model whose padding was added to its table alone: what we pad with, others may send."""
+    size = max(Tokenizer.from_file(str(tokenizer_file)).get_vocab().values()) + 1
+    pad_id = size if outside else 0
+    model = TensorModel(text_bundle(tmp_path, tokenizer_file, pad_id, rows=size + 5), threads=1)
+    encoded = model.encode([[1, 2, 3], [4]])
+    assert encoded["input_ids"].tolist() == [[1, 2, 3], [4, pad_id, pad_id]]
+    highest = max(4, pad_id)
+    np.testing.assert_array_equal(model.run(encoded)["logits"][1], [2 * highest, 2 * highest + 1])
+    for token in (size + outside, -1):
+        with pytest.raises(InputError, match=f"outside the vocabulary of {size + outside}"):
+            model.run({"input_ids": np.array([[1, token]])})
