@@ -42,8 +42,13 @@ class TrainedLayer(nn.Module):
         weight, bias = self.weights(self.layer.weight), self.layer.bias
         if self.inputs is not None:
             x = self.inputs(x)
-            bias = None if bias is None else fake_quantize(bias, self.bias_scale(), ZERO, BIAS)
+            bias = None if bias is None else self._rounded_bias(bias)
         return apply(self.layer, x, weight, bias)
+
+    def _rounded_bias(self, bias: Tensor) -> Tensor:
+        # Its zero is where it is: the backward pass clamps between tensors, all of which a GPU wants with it.
+        scale = self.bias_scale()
+        return fake_quantize(bias, scale, torch.zeros_like(scale), BIAS)
 
     @torch.no_grad()
     def bias_scale(self) -> Tensor:

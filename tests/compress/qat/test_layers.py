@@ -204,3 +204,21 @@ def test_what_a_model_asks_its_layer_for_is_there(rounds_input: bool) -> None:
                 each.nothing  # noqa: B018
     assert trained.in_features == quantized.in_features == 5
     assert TrainedLayer(convolution, "learned", rounds_input=False, reduce_range=False).stride == (2, 2)
+
+
+@pytest.mark.parametrize("ranges", ["learned", "moving-average"])
+def test_all_that_the_backward_pass_needs_is_where_the_layer_is(ranges: Any) -> None:
+    """A GPU takes a scalar of the CPU in some operators only. Here another device stands in for it."""
+    layer = TrainedLayer(nn.Linear(4, 3), ranges, rounds_input=True, reduce_range=False)
+    layer(torch.randn(5, 4))
+    assert layer.inputs is not None
+    layer.inputs.start()
+    layer.to("meta")
+    waiting, seen, saved = [layer(torch.randn(5, 4, device="meta")).grad_fn], set(), []
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            saved += getattr(node, "saved_tensors", ())
+            waiting += [following for following, _ in node.next_functions]
+    assert {tensor.device.type for tensor in saved} == {"meta"}
