@@ -76,7 +76,9 @@ def check_memory(needed: Memory, limit: int, recipe: TrainingRecipe) -> None:
 def available_bytes(device: torch.device) -> int:
     """What a training on `device` may still take."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What torch's allocator keeps of tensors that are gone is as good as free to this process.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return available_memory()
 
 
