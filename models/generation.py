@@ -22,13 +22,13 @@ def torch_answers(
 ) -> dict[str, Array]:
     """Texts, [batch] of str, for input_ids and attention_mask int64 [batch, sequence], under "text"."""
     loaded, start = load_tokenizer(tokenizer), len(processing.start_ids)
-    ids, mask = (torch.from_numpy(inputs[name]) for name in ("input_ids", "attention_mask"))
+    ids, mask = (torch.from_numpy(inputs[name]).to(module.device) for name in ("input_ids", "attention_mask"))
     longest = getattr(module.config, "max_position_embeddings", None) or ANSWER_TOKENS + start
     with torch.inference_mode():
         tokens = module.generate(
             input_ids=ids,
             attention_mask=mask,
-            decoder_input_ids=torch.tensor([processing.start_ids]).expand(len(ids), -1),
+            decoder_input_ids=ids.new_tensor([processing.start_ids]).expand(len(ids), -1),
             max_new_tokens=min(ANSWER_TOKENS, longest - start),
             do_sample=False,
             num_beams=1,
