@@ -101,9 +101,10 @@ def wasserstein_loss(module: nn.Module, batch: Batch) -> Tensor:
     assert isinstance(module, Game)
     images, label = batch["targets"], batch["label"]
     drawn = module(torch.randn_like(batch["noise"]), label)
-    between = images.lerp(drawn.detach(), torch.rand(len(images), 1, 1, 1, device=images.device))
+    fakes = drawn.detach().to(images.dtype)
+    between = images.lerp(fakes, torch.rand(len(images), 1, 1, 1, device=images.device))
     steepness = (slopes(module.critic, between, label) - 1).square().mean()
-    gap = module.critic(drawn.detach(), label) - module.critic(images, label)
+    gap = module.critic(fakes, label) - module.critic(images, label)
     loss = gap.mean() + SLOPE_WEIGHT * steepness
     return _with_generator(loss, -_held_still(module.critic, drawn, label).mean())
 

@@ -76,8 +76,9 @@ class RecurrentClassifier(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         embedded = self.dropout(self.embedding(input_ids))
         states = (self.forwards(embedded)[0], self.backwards(last_first(embedded, attention_mask))[0])
-        kept = attention_mask[..., None] > 0
-        pooled = torch.where(kept, torch.cat(states, -1), torch.finfo(embedded.dtype).min).amax(1)
+        kept, said = attention_mask[..., None] > 0, torch.cat(states, -1)
+        # In mixed precision a GPU's cells answer in another dtype than they are asked in.
+        pooled = torch.where(kept, said, torch.finfo(said.dtype).min).amax(1)
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 

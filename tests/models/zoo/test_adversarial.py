@@ -129,3 +129,11 @@ def test_the_score_is_the_asked_labels() -> None:
     scores = critic(images.expand(10, -1, -1, -1), torch.arange(10))
     assert torch.allclose(scores, critic.layers(images)[0], atol=1e-6)
     assert len(scores.unique()) == 10
+
+
+@pytest.mark.parametrize("objective", (adversarial_loss, wasserstein_loss))
+def test_mixed_precision_plays_nearly_the_same_game(objective: Objective) -> None:
+    network = game()
+    wanted = played(objective, network)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isclose(played(objective, network).float(), wanted, rtol=0.1)

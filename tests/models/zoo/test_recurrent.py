@@ -26,3 +26,13 @@ def test_both_directions_are_torchs_bidirectional_layer() -> None:
     with torch.inference_mode():
         pooled = both(network.embedding(ids))[0].amax(1)  # type: ignore[operator]
         assert torch.allclose(network(ids, torch.ones_like(ids)), network.head(pooled), atol=1e-6)  # type: ignore[operator]
+
+
+def test_cells_that_answer_in_halves_are_pooled_among_halves() -> None:
+    network = recurrent("rnn", vocabulary=20, embedding=8, hidden=8).eval()
+    ids = torch.tensor([[3, 7, 1, 5], [2, 2, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    with torch.inference_mode():
+        wanted = network(ids, mask)
+        with torch.autocast("cpu", torch.float16):
+            assert torch.allclose(network(ids, mask).float(), wanted, atol=0.01)
