@@ -22,7 +22,7 @@ from runtime.processing import Array
 from runtime.tensor import TensorModel
 from service import context, metrics, shadow
 from service.batch import Layout, join, part, size
-from service.cost import CostModel
+from service.cost import FORGET, CostModel
 from service.errors import DeadlineUnmeetable, ModelFailed
 from service.health import Health
 from service.pool import SMALL, Pool
@@ -80,8 +80,8 @@ class Batcher:
         self._can_run_in_place = execute is None
         self._layout = Layout.of(model.manifest)
         self._waiting = Waiting(model.manifest.tag, self._layout, queue_rows)
-        # Rows that are being parsed, going by how many the last request turned out to have.
-        self._coming_rows, self._last_rows = 0, 1
+        # Rows that are being parsed, as far as their bodies' sizes tell; and a row's bytes, the most lately.
+        self._coming_rows, self._row_bytes = 0, 0.0
         self._threads = _threads()
         self._running: dict[asyncio.Task[None], _Flight] = {}
         self._ends = 0.0
@@ -96,31 +96,46 @@ class Batcher:
             inputs = self.model.encode(items)
         return self.model.answers(await self.run(inputs), inputs, items)
 
+    def expect(self, sent: int = 0) -> None:
+        """A request comes, with a body of `sent` bytes that nobody has read.
+
+        Raises TooBusy where so large a one would be refused: under overload, most requests cost next to
+        nothing.
+        """
+        if not self._waiting and not self._running:
+            return
+        rows = self._rows_in(sent)
+        self._waiting.check_room(self._coming_rows + rows, lambda: self.backlog)
+        self._check_deadline(rows, self._waiting.length)
+
     async def parse(self, function: Callable[P, T], size: int, *args: P.args, **kwargs: P.kwargs) -> T:
         """`Pool.parse` for one of this model's requests, which has its place in the queue from now on.
 
-        Raises TooBusy before anything is parsed: under overload, most requests cost next to nothing.
+        Raises what `expect` raises, for a large one: it may have taken long to come.
         """
-        rows = self._last_rows if size > SMALL else 1
-        self._waiting.check_room(self._coming_rows + rows, lambda: self.backlog)
         if size <= SMALL:
             return function(*args, **kwargs)
+        self.expect(size)
+        rows = self._rows_in(size)
         self._coming_rows += rows
         try:
             return await self._pool.run(function, *args, **kwargs)
         finally:
             self._coming_rows -= rows
 
-    async def run(self, inputs: Mapping[str, Array]) -> Outputs:
+    async def run(self, inputs: Mapping[str, Array], sent: int = 0) -> Outputs:
         """Named tensors to named tensors. Raises InputError, TooBusy, or ModelFailed.
 
+        `sent` is how many bytes they came in, where that is known: it tells how many rows later ones have.
         Cancelled before its batch begins, it is never computed.
         """
         self.model.check(inputs)
         rows, length = size(inputs, self._layout)
         if rows > self._max_rows:
             raise InputError(f"{rows} rows in one request; send at most {self._max_rows}")
-        self._last_rows = rows
+        if sent:
+            # A guess of too many rows would refuse what can be answered.
+            self._row_bytes = max(sent / rows, self._row_bytes / FORGET)
         if self._is_instant(rows, length):
             outputs = self._at_once(inputs, rows, length)
         else:
@@ -200,24 +215,31 @@ class Batcher:
     def _enqueue(self, inputs: Mapping[str, Array], rows: int, length: int) -> Job:
         """Let a request wait for its turn, with whoever is there then. Raises TooBusy."""
         self._waiting.check_room(rows, lambda: self.backlog)
+        self._check_deadline(rows, length)
         loop = asyncio.get_running_loop()
         deadline, shape = context.deadline(), self._layout.shape(inputs)
         job = Job(inputs, rows, length, shape, deadline, loop.time(), loop.create_future())
-        self._admit(job)
+        self._waiting.add(job)
         self._schedule()
         return job
 
-    def _admit(self, job: Job) -> None:
-        if job.deadline < math.inf:
-            needed = self._expected_seconds(job.rows, job.length)
-            if job.queued + needed > job.deadline:
-                metrics.REJECTIONS.labels("deadline").inc()
-                raise DeadlineUnmeetable(
-                    f"{self.manifest.tag} would answer in {needed:.3f} s, which is too late for this "
-                    "request; allow more time or try again later",
-                    self.backlog,
-                )
-        self._waiting.add(job)
+    def _rows_in(self, sent: int) -> int:
+        """How many rows a body of so many bytes has, by those before it; one where there were none."""
+        return max(1, int(sent / self._row_bytes)) if self._row_bytes else 1
+
+    def _check_deadline(self, rows: int, length: int) -> None:
+        """Raise DeadlineUnmeetable where so many more rows could not be answered in the request's time."""
+        deadline = context.deadline()
+        if deadline == math.inf:
+            return
+        needed = self._expected_seconds(rows, length)
+        if asyncio.get_running_loop().time() + needed > deadline:
+            metrics.REJECTIONS.labels("deadline").inc()
+            raise DeadlineUnmeetable(
+                f"{self.manifest.tag} would answer in {needed:.3f} s, which is too late for this "
+                "request; allow more time or try again later",
+                self.backlog,
+            )
 
     def _expected_seconds(self, rows: int, length: int) -> float:
         """Seconds until `rows` more rows of `length` would be answered."""

@@ -150,21 +150,16 @@ class Engine:
 
         Raises TooBusy, DeadlineUnmeetable, or InputError for more than ever fit.
         """
-        if self.failed:
-            raise ModelFailed(f"{self.manifest.tag} is out of order; restart the server")
-        self._check_room(len(requests), sum(len(request.prompt) for request in requests))
-        deadline, loop = context.deadline(), asyncio.get_running_loop()
-        if loop.time() + self.backlog > deadline:
-            metrics.REJECTIONS.labels("deadline").inc()
-            raise DeadlineUnmeetable(
-                f"{self.manifest.tag} would begin in {self.backlog:.1f} s, too late for this request; "
-                "allow more time or try again later",
-                self.backlog,
-            )
+        self._check(len(requests), sum(len(request.prompt) for request in requests))
+        deadline = context.deadline()
         # No key's holder can tell from the time taken what another has asked.
         salt = context.tenant()
         named = [replace(each, id=str(next(self._ids)), salt=salt) for each in requests]
         return [self._add(request, mailbox, deadline) for request in named]
+
+    def expect(self, sent: int = 0) -> None:
+        """A request comes. Raises what `admit` would raise whatever it says, however many bytes it has."""
+        self._check(1, 1)
 
     async def try_out(self, timeout: float) -> None:
         """Generate a token for nobody. Raises ModelFailed where that fails, or takes over `timeout` s."""
@@ -207,6 +202,19 @@ class Engine:
         """Raise InputError for more prompts in one request than are ever taken; to be asked first."""
         if prompts > self.limit:
             raise InputError(f"{prompts} prompts in one request; send at most {self.limit}")
+
+    def _check(self, prompts: int, tokens: int) -> None:
+        """Raise what says why so much more cannot be begun now."""
+        if self.failed:
+            raise ModelFailed(f"{self.manifest.tag} is out of order; restart the server")
+        self._check_room(prompts, tokens)
+        if asyncio.get_running_loop().time() + self.backlog > context.deadline():
+            metrics.REJECTIONS.labels("deadline").inc()
+            raise DeadlineUnmeetable(
+                f"{self.manifest.tag} would begin in {self.backlog:.1f} s, too late for this request; "
+                "allow more time or try again later",
+                self.backlog,
+            )
 
     def _check_room(self, prompts: int, tokens: int) -> None:
         tag, in_hand = self.manifest.tag, len(self._tickets)

@@ -82,8 +82,11 @@ class Items:
 
 async def predict(request: Request) -> JsonResponse:
     """`POST /predict/{model}`."""
-    catalog, body = request.app.state.catalog, await request.body()
+    catalog = request.app.state.catalog
     model: Served = catalog.find(request.path_params["model"])
+    # Its size tells nothing: a large image is one row, and so is a short word.
+    model.expect()
+    body = await request.body()
     content_type = request.headers.get("content-type", "")
     if content_type.startswith("multipart/form-data"):
         items = await _uploaded(request, model.model)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge, EncodedBody
-from service.middleware.headers import header
+from service.middleware.headers import declared, header
 from service.problem import problem_response
 
 COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "compress", "br", "zstd"})
@@ -30,10 +30,10 @@ class BodyLimitMiddleware:
             encoded = EncodedBody(f"the body comes as '{encoding}'; send it uncompressed")
             return await problem_response(scope, encoded)(scope, receive, send)
         error = BodyTooLarge(f"the request's body is over {self.limit:,} bytes; send it in parts")
-        declared = _declared(scope)
-        if declared is not None:
+        length = declared(scope)
+        if length is not None:
             # The server reads no more than was declared, so there is nothing to count.
-            refused = problem_response(scope, error) if declared > self.limit else self.app
+            refused = problem_response(scope, error) if length > self.limit else self.app
             return await refused(scope, receive, send)
         size = 0
 
@@ -54,10 +54,3 @@ class BodyLimitMiddleware:
             await self.app(scope, bounded_receive, bounded_send)
         if size > self.limit:
             await problem_response(scope, error)(scope, receive, send)
-
-
-def _declared(scope: Scope) -> int | None:
-    """The length that the request's header says; None for a chunked body, or for one without."""
-    length = header(scope, b"content-length")
-    chunked = header(scope, b"transfer-encoding") is not None
-    return int(length) if length and length.isdecimal() and not chunked else None

@@ -13,3 +13,10 @@ def header(scope: Scope, name: bytes) -> str | None:
         headers = scope[_KEY] = dict(reversed(list(scope["headers"])))
     value = headers.get(name)
     return None if value is None else str(value, "latin-1")
+
+
+def declared(scope: Scope) -> int | None:
+    """The length of the body, as the request's header says; None for a chunked body, or for one without."""
+    length = header(scope, b"content-length")
+    chunked = header(scope, b"transfer-encoding") is not None
+    return int(length) if length and length.isdecimal() and not chunked else None

@@ -23,7 +23,7 @@ from service.engine import Engine
 from service.errors import InvalidRequest
 from service.hang_up import unless_left
 from service.json_response import WrittenJson, dumps
-from service.middleware.headers import header
+from service.middleware.headers import declared, header
 from service.open_inference.generate import generate
 from service.tensors import InputTensor, Parameters, decode, encode, texts
 
@@ -57,8 +57,10 @@ class InferRequest(BaseModel):
 
 async def infer(request: Request) -> ASGIApp:
     """`POST /v2/models/{model}[/versions/{version}]/infer`."""
-    catalog, body = request.app.state.catalog, await content(request)
+    catalog = request.app.state.catalog
     model = catalog.find(**request.path_params)
+    model.expect(declared(request.scope) or 0)
+    body = await content(request)
     length, size = header(request.scope, _HEADER_LENGTH), len(body)
     place = model if isinstance(model, Batcher) else catalog.pool
     asked, inputs = await place.parse(_parsed, size, body, length)
@@ -66,7 +68,7 @@ async def infer(request: Request) -> ASGIApp:
         outputs = await generate(request, model, inputs, asked.parameters.model_extra or {})
     else:
         inputs = await _tensors(catalog, model, inputs)
-        outputs = await unless_left(request.receive, model, model.run(inputs))
+        outputs = await unless_left(request.receive, model, model.run(inputs, size))
     size = sum(tensor.nbytes for tensor in outputs.values())
     response: ASGIApp = await catalog.pool.parse(_answer, size, model.manifest, asked, outputs)
     return response

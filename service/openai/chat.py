@@ -119,6 +119,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     """`POST /v1/chat/completions`."""
     catalog, body = request.app.state.catalog, await read(request, ChatBody)
     engine, adapter = choose(catalog, body.model, body.adapter)
+    engine.expect()
     asked = await catalog.pool.parse(_prepare, body.effort(body.characters), engine, adapter, body)
     choices = ChatChoices(engine.model.tokenizer, body.logprobs)
     reply = Reply(request.state.request_id, engine.manifest, adapter, choices, len(asked[0].prompt), body.n)

@@ -98,6 +98,8 @@ async def completions(request: Request) -> ASGIApp:
     """`POST /v1/completions`."""
     catalog, body = request.app.state.catalog, await read(request, CompletionBody)
     engine, adapter = choose(catalog, body.model, body.adapter)
+    if body.max_tokens:
+        engine.expect()
     # Echoes may be scored, which runs the model.
     effort = math.inf if body.echo else body.effort(sum(map(len, body.prompt)))
     prompts, asked, echoes = await catalog.pool.parse(_prepare, effort, engine, adapter, body)

@@ -42,6 +42,7 @@ async def embeddings(request: Request) -> JsonResponse:
     body = await catalog.pool.parse(parse, len(raw), raw, EmbeddingBody)
     model: Batcher = catalog.tensor(body.model)
     processing = _processing(model)
+    model.expect()
     inputs = await catalog.pool.parse(_encode, len(raw), model, body)
     (hidden, *_) = (await unless_left(request.receive, model, model.run(inputs))).values()
     vectors = _shortened(pool(hidden, inputs["attention_mask"], processing), body, processing)

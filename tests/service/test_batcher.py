@@ -300,9 +300,9 @@ def test_a_large_request_that_will_not_fit_is_refused_before_it_is_parsed(model)
     async def main() -> None:
         hanging, pool, parsed = Hanging(model), Pool(1, 8), []
         batcher = Batcher(hanging, pool, Traffic(), queue_rows=10)
-        running = [asyncio.create_task(batcher.run(image(0, rows=4))) for _ in range(2)]
+        running = [asyncio.create_task(batcher.run(image(0, rows=4), 2 * SMALL)) for _ in range(2)]
         await asyncio.sleep(0)
-        waiting = asyncio.create_task(batcher.run(image(0, rows=4)))
+        waiting = asyncio.create_task(batcher.run(image(0, rows=4), 2 * SMALL))
         await asyncio.sleep(0)
         coming = asyncio.create_task(batcher.parse(hanging.go.wait, 2 * SMALL, 20))
         await asyncio.sleep(0)
@@ -316,6 +316,31 @@ def test_a_large_request_that_will_not_fit_is_refused_before_it_is_parsed(model)
         pool.close()
 
     asyncio.run(main())
+
+
+def test_what_comes_too_late_for_its_size_is_refused_before_it_is_read(model):
+    async def test(batcher: Batcher, machine: Machine) -> None:
+        running = asyncio.create_task(batcher.run(image(0, rows=64), 64_000))
+        await asyncio.sleep(0.001)
+        waiting = asyncio.create_task(batcher.run(image(0), 900))
+
+        async def comes(size: int) -> dict:
+            batcher.expect(size)
+            return {}
+
+        await asyncio.sleep(0.001)
+        # 70 ms are left of the run, and each row takes one more. A row has had 1,000 bytes at most.
+        with pytest.raises(DeadlineUnmeetable) as caught:
+            await within(0.1, comes(64_000))
+        assert caught.value.retry_after > 0
+        await within(0.1, comes(2_000))
+        with pytest.raises(DeadlineUnmeetable):
+            await within(0.01, comes(0))
+        await asyncio.gather(running, waiting)
+        # Nothing runs: what it says decides.
+        await within(0.01, comes(64_000))
+
+    virtual(model, test)
 
 
 @pytest.mark.parametrize(("others", "in_place"), [(0, True), (1, False)])

@@ -8,7 +8,10 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -21,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtime.bundle import write_bundle
 from service.keys import new_key
-from tests.service.conftest import write_digits
+from tests.service.conftest import Server, write_digits
 
 # With much to each token: what nobody reads yet must not fit into the sockets' buffers and be over.
 STREAM = {"model": "chatter-tiny", "prompt": "a", "max_tokens": 16_000, "stream": True, "logprobs": 20}
@@ -175,6 +178,47 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once(server):
     answer = server.http.post(PREDICT, json=PIXELS, headers={"X-Request-Timeout": "0.0000001"})
     assert (answer.status_code, answer.json()["code"]) == (429, "deadline_unmeetable")
     assert int(answer.headers["Retry-After"]) >= 1
+
+
+@pytest.fixture(scope="module")
+def full(serve_in, environment, bundles) -> Iterator[Server]:
+    """A server whose only slot is taken."""
+    with (
+        serve_in(environment | {"MODELPRESS_QUEUE": "0"}, str(bundles / "chatter"), "--slots", "1") as server,
+        server.http.stream("POST", "/v1/completions", json=STREAM) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        yield server
+
+
+@contextmanager
+def announced(server: Server, path: str, **headers: str) -> Iterator[HTTPConnection]:
+    """A connection over which a request has begun: its head says that a body will come."""
+    with closing(HTTPConnection(server.url.removeprefix("http://"), timeout=20)) as connection:
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Length", "40000")
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        yield connection
+
+
+@pytest.mark.parametrize("path", ["/v2/models/chatter-tiny/infer", "/predict/chatter-tiny"])
+def test_what_a_full_queue_refuses_is_not_waited_for_and_its_connection_goes_on(full, path):
+    with announced(full, path) as connection:
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+        assert answer.headers["X-Model-Variant"].startswith("chatter-tiny:")
+        assert json.loads(answer.read())["code"] == "too_busy"
+        connection.send(b" " * 40_000)
+        connection.request("GET", "/livez")
+        assert connection.getresponse().status == 200
+
+
+def test_who_asks_a_full_queue_before_sending_a_body_is_not_told_to_send_it(full):
+    with announced(full, "/predict/chatter-tiny", Expect="100-continue") as connection:
+        assert connection.sock.recv(12) == b"HTTP/1.1 429"
 
 
 def test_every_answer_says_which_variant_it_is_from(server):
