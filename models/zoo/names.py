@@ -42,7 +42,7 @@ def counted_words(module: nn.Module, dataset: Dataset, seed: int) -> tuple[nn.Mo
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         changed = renamed(batch, _vocabulary(module), RENAMED_FIRST)
-        return smoothed(module, changed | counted_answers(changed, said))
+        return smoothed(module, changed | counted_answers(changed, said.to(changed["input_ids"].device)))
 
     return module, loss
 
@@ -53,9 +53,9 @@ def renamed(batch: Batch, vocabulary: int, share: float) -> Batch:
     Special tokens stay as they are.
     """
     sources, targets = batch["input_ids"], batch["targets"]
-    chosen = (torch.rand(sources.shape) < share) & (sources >= len(SPECIAL))
+    chosen = (torch.rand(sources.shape, device=sources.device) < share) & (sources >= len(SPECIAL))
     others = torch.randint_like(sources, len(SPECIAL), vocabulary)
-    names = torch.arange(vocabulary).repeat(len(sources), 1)
+    names = torch.arange(vocabulary, device=sources.device).repeat(len(sources), 1)
     names.scatter_(1, sources, torch.where(chosen, others, sources))
     return batch | {
         "input_ids": names.gather(1, sources),

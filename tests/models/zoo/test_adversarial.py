@@ -131,7 +131,7 @@ def test_the_score_is_the_asked_labels() -> None:
     assert len(scores.unique()) == 10
 
 
-@pytest.mark.parametrize("objective", (adversarial_loss, wasserstein_loss))
+@pytest.mark.parametrize("objective", [adversarial_loss, wasserstein_loss])
 def test_mixed_precision_plays_nearly_the_same_game(objective: Objective) -> None:
     network = game()
     wanted = played(objective, network)
