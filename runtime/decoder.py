@@ -72,8 +72,7 @@ class Decoder:
             self.source = CrossAttention(encoder, graph.encoder, slots, kv_tokens)
         self._adapted = adapted
         self._phases = session if isinstance(session, Phases) else single(session, graph)
-        # The file of the graph that ran the last call, and how many each has run.
-        self.graph_used = graph.file
+        # How many calls each graph has run, by its file.
         self.graph_calls: dict[str, int] = {}
         self._steps: dict[tuple[Adapter | None, ...], _Step] = {}
         # By tokens, logits kept, and the size whose graph is wanted; of the first slot, which speculates.
@@ -172,7 +171,6 @@ class Decoder:
         return found
 
     def _note(self, step: "_Step") -> None:
-        self.graph_used = step.file
         self.graph_calls[step.file] = self.graph_calls.get(step.file, 0) + 1
 
     def _append_step(self, slot: int, count: int, kept: int, as_of: int) -> "_Step":
