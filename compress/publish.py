@@ -2,13 +2,15 @@
 
 BentoML copies into its store file by file, and takes no model that is there already; so it is given a store
 of its own, and what it made is renamed into the real one. What is published is whole, or what it was before.
+One process publishes at a time, so whatever lies around of another one is what a kill has left.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from compress.errors import OutputError, RecipeError
@@ -18,6 +20,8 @@ from runtime.suggest import nearest
 
 # The service asks the store for models of this module.
 MODULE = "modelpress"
+# What is being published, until it is whole.
+STAGING = ".publishing-"
 # BentoML takes no longer names.
 TAG_LENGTH = 63
 
@@ -61,7 +65,7 @@ def publish(measured: Bundle) -> tuple[str, Bundle]:
     from bentoml._internal.models.model import ModelStore
 
     store = Path(BentoMLContainer.model_store_dir.get())
-    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=store.parent) as folder:
+    with _alone(store.parent), tempfile.TemporaryDirectory(prefix=STAGING, dir=store.parent) as folder:
         bundle = write_bundle(Path(folder) / "bundle", measured.manifest, _sources(measured))
         manifest = bundle.manifest
         tag = f"{manifest.tag}:{manifest.version}"
@@ -73,6 +77,17 @@ def publish(measured: Bundle) -> tuple[str, Bundle]:
         replace_folder(store / made.relative_to(Path(folder) / "models"), made)
     (store / manifest.tag / "latest").write_text(manifest.version)
     return tag, Bundle.open(bentoml.models.get(tag).path)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Publish into `home` while no other process does, and without what those that were killed left there."""
+    # The lock goes with its holder, however that ends; its file stays, or two could hold one of each.
+    with (home / ".publishing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in home.glob(f"{STAGING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
 def published() -> Iterator[Bundle]:

@@ -1,8 +1,10 @@
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,24 @@ def test_a_bundle_is_whole_as_soon_as_it_is_there(text_bundle: Bundle, tmp_path:
             time.sleep(0.0001)
         process.kill()
     assert Bundle.open(place).manifest.files == large.manifest.files
+
+
+def test_what_a_kill_has_left_is_removed_while_nobody_else_publishes(
+    store: Path, text_bundle: Bundle
+) -> None:
+    left = store / ".publishing-left"
+    left.mkdir()
+    with ThreadPoolExecutor() as pool, (store / ".publishing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        publishing = pool.submit(publish, text_bundle)
+        with pytest.raises(TimeoutError):
+            publishing.result(0.5)
+        # It may be what another process is publishing.
+        assert left.exists()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        _, stored = publishing.result(60)
+    assert not list(store.glob(".publishing-*"))
+    assert Bundle.open(stored.path).manifest.files == text_bundle.manifest.files
 
 
 def test_what_is_no_bundle_is_not_replaced(text_bundle: Bundle, tmp_path: Path) -> None:
