@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.bundle import MANIFEST, Bundle
-from runtime.errors import BundleNotFound
+from runtime.errors import BundleDamaged, BundleNotFound
 from runtime.suggest import nearest
 
 MODULE = "modelpress"
@@ -46,10 +46,19 @@ def is_stored(folder: str, tag: str) -> bool:
 
 
 def newest_tags() -> list[str]:
-    """Tags of the bundles in BentoML's model store, the newest version of each name, by name."""
-    import bentoml
+    """Tags of the bundles in BentoML's model store, the newest version of each name, by name.
 
-    models = [model for model in bentoml.models.list() if model.info.module == MODULE]
+    Raises BundleDamaged where there is half of a model in it, whoever's.
+    """
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
+    try:
+        models = [model for model in bentoml.models.list() if model.info.module == MODULE]
+    except BentoMLException as error:
+        raise BundleDamaged(
+            f"the model store cannot be listed: {error}; `modelpress list` says what to remove"
+        ) from None
     models.sort(key=lambda model: model.creation_time)
     return sorted({model.tag.name: str(model.tag) for model in models}.values())
 

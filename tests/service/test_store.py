@@ -53,6 +53,13 @@ def test_a_tag_that_is_not_there_names_the_nearest(tag):
         store.find(tag)
 
 
+@pytest.mark.parametrize("references", [[], ["digit-tiny"]])
+def test_half_of_a_model_in_the_store_is_said_in_words(tmp_path, references):
+    (tmp_path / "other" / "version").mkdir(parents=True)
+    with pytest.raises(BundleDamaged, match=r"cannot be listed: .*; `modelpress list` says what to remove"):
+        store.find_all(references)
+
+
 def test_a_stored_bundle_is_checked():
     (store.find("digits-tiny").path / "model.onnx").write_bytes(b"")
     with pytest.raises(BundleDamaged):
