@@ -399,7 +399,7 @@ def _numbers(option: str, text: str) -> list[float]:
     except ValueError as error:
         raise InvalidOption(f"{option} {text}: numbers with commas between them, such as 1,2,4") from error
     if not all(0 < number < math.inf for number in numbers):
-        raise InvalidOption(f"{option} {text}: every one must be above 0")
+        raise InvalidOption(f"{option} {text}: every one must be above 0, and finite")
     return numbers
 
 

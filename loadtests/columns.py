@@ -5,12 +5,14 @@ an object for each request.
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from loadtests.samples import Floats, Integers, Samples
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class Columns(BaseModel):
@@ -23,18 +25,29 @@ class Columns(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    row: list[int]
-    request: list[int]
-    rows: list[int]
-    manner: list[int]
+    row: list[Count]
+    request: list[Count]
+    rows: list[Count]
+    manner: list[Count]
     planned_ms: list[float]
     lag_ms: list[float]
     latency_ms: list[float]
     error: list[str | None]
-    tokens: list[int | None]
+    tokens: list[Count | None]
     ttft_ms: list[float | None]
     itl_ms: list[list[float]]
     error_details: dict[str, str]
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        """No edit by hand may leave columns of several lengths, or an error that would count as none."""
+        columns = {name: value for name, value in self if isinstance(value, list)}
+        shortest, longest = (pick(columns, key=lambda name: len(columns[name])) for pick in (min, max))
+        if (few := len(columns[shortest])) != (many := len(columns[longest])):
+            raise ValueError(f"{shortest} has {few} entries, and {longest} {many}")
+        if unknown := set(self.error) - {None, *self.error_details}:
+            raise ValueError(f"error_details has no '{min(map(str, unknown))}'")
+        return self
 
     @classmethod
     def of(cls, samples: Samples) -> "Columns":

@@ -13,6 +13,8 @@ from loadtests.result import Result
 
 Document = Result | Series | Comparison
 
+SCHEMA_VERSION = 1
+
 # By a field that no other has.
 KINDS: dict[str, type[Document]] = {"samples": Result, "points": Series, "ratios": Comparison}
 
@@ -25,6 +27,12 @@ def read(path: Path) -> Document:
         raise InvalidResult(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise InvalidResult(f"{path} is no result of a load test: {error}") from error
+    version = fields.get("schema_version") if isinstance(fields, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InvalidResult(
+            f"{path}: of schema_version {version}, and this modelpress reads up to {SCHEMA_VERSION}; "
+            "use a newer one"
+        )
     found = [kind for field, kind in KINDS.items() if isinstance(fields, dict) and field in fields]
     try:
         return (found or [Result])[0].model_validate(fields, context=RECORDED)

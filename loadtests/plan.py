@@ -28,6 +28,9 @@ MAX_REQUESTS = 5_000_000
 # How many requests a closed loop without a number of them draws. After the last, the first comes again.
 CLOSED_REQUESTS = 100_000
 
+# A user is a connection, and to one server an address has no more of them than ports.
+MAX_USERS = 65_535
+
 # For lengths that a trace leaves out.
 DEFAULT_WORDS, DEFAULT_TOKENS = 100, 64
 
@@ -142,9 +145,11 @@ def _offsets(scenario: Scenario, generator: np.random.Generator) -> NDArray[np.f
     chosen, span = scenario.arrivals, scenario.span
     if isinstance(chosen, schedule.Closed):
         return np.full(min(schedule.limit(chosen) or CLOSED_REQUESTS, MAX_REQUESTS), np.nan)
+    if isinstance(chosen, schedule.OnOffArrivals) and span > MAX_REQUESTS * (chosen.on_for + chosen.off_for):
+        raise InvalidScenario(f"the load comes and goes more than {MAX_REQUESTS:,} times: shorten the run")
     expected = sum(stage.expected for stage in schedule.stages(chosen, span))
     if expected > MAX_REQUESTS:
-        raise InvalidScenario(f"{expected:,.0f} requests are more than {MAX_REQUESTS:,}: shorten the run")
+        raise InvalidScenario(f"{expected:.4g} requests are more than {MAX_REQUESTS:,}: shorten the run")
     offsets = schedule.offsets(chosen, span, generator)
     if not (offsets >= scenario.fixed_warmup).any():
         raise InvalidScenario(
@@ -258,4 +263,6 @@ def _users(scenario: Scenario, shard: Shard) -> int | None:
     share = shard.share(schedule.users(scenario.arrivals))
     if not share:
         raise InvalidOption(f"{shard.count} generators are more than there are users to share among them")
+    if share > MAX_USERS:
+        raise InvalidScenario(f"{share:,} users are more than an address's {MAX_USERS:,} ports: take fewer")
     return share

@@ -6,6 +6,7 @@ module starts. On several machines an engine that runs jobs (Kubernetes, Ray) st
 `--shard i/n --start-at TIME`, and `merge` puts the results together.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,9 @@ from loadtests.server import reconcile
 
 # To import, draw the plan and probe, on a machine that is busy starting several of them.
 START_UP_S = 3.0
+
+# A generator is one core. So many to each are a mistake, and would take the memory before they send anything.
+MOST_PER_CORE = 16
 
 # How soon it is seen that a generator has ended.
 LOOK_EVERY_S = 0.05
@@ -58,8 +62,11 @@ def run(scenario: Scenario, url: str, count: int, start_at: float | None = None)
     """Measure with `count` processes of this machine, none of which is there any more afterwards.
 
     An interruption ends all of them, and so does the end of one without a result; what the others have
-    measured by then is merged, and the result says so. Raises LoadTestError with what one of them said.
+    measured by then is merged, and the result says so. Raises InvalidOption for many more than there are
+    cores, LoadTestError with what one of them said.
     """
+    if count > (most := MOST_PER_CORE * (os.cpu_count() or 1)):
+        raise InvalidOption(f"--processes {count}: each takes one core; here, more than {most} are too many")
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
         path = Path(folder) / "scenario.json"
         path.write_text(scenario.model_dump_json(exclude_unset=True), encoding="utf-8")
@@ -70,7 +77,8 @@ def run(scenario: Scenario, url: str, count: int, start_at: float | None = None)
         try:
             with interruption.calling(lambda: interruptions.append(True)):
                 for index, out in enumerate(outs):
-                    generators.append(_start(path, url, f"{index}/{count}", start, out))
+                    if not interruptions:
+                        generators.append(_start(path, url, f"{index}/{count}", start, out))
                 with progress.showing(lambda: standing.read([_told(out) for out in outs]), scenario.span):
                     _wait(generators, interruptions)
                     _end(generators)
@@ -167,12 +175,12 @@ def _gather(generators: Sequence[Generator], interrupted: bool) -> Result:
     """One result of what they left. Raises LoadTestError, or KeyboardInterrupt, where that is nothing."""
     complaints = [process.stderr.read() if process.stderr else "" for process, _ in generators]
     lost = [index for index, generator in enumerate(generators) if _failed(generator)]
-    if not lost:
-        return merge([read_run(out) for _, out in generators])
     left = [read_run(out) for _, out in generators if out.exists()]
     something = any(result.counts.sent for result in left)
     if interrupted and not something:
         raise KeyboardInterrupt
+    if not lost:
+        return merge(left)
     said = _first_error([complaints[index] for index in lost])
     # A complaint comes before anything is sent, and is about the run: what others sent by then is nothing.
     if not something or (said and not interrupted):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,31 @@ def test_whatever_was_written_is_read_again(scenario, tmp_path):
         assert documents.read(path) == document
     with pytest.raises(InvalidResult, match="of several runs, and not of one"):
         documents.read_run(path)
+
+
+def test_a_result_of_a_later_version_is_not_called_none(scenario, tmp_path):
+    path, written = tmp_path / "result.json", measure(scenario()).model_dump(mode="json")
+    path.write_text(json.dumps(written | {"schema_version": 2, "further": 1}), encoding="utf-8")
+    with pytest.raises(InvalidResult, match="of schema_version 2, and this modelpress reads up to 1"):
+        documents.read(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "complaint"),
+    [
+        ("lag_ms", [0.0], "lag_ms has 1 entries, and row 20"),
+        ("error", ["timeout"] * 20, "error_details has no 'timeout'"),
+        ("row", [1 << 63] * 20, "should be less than"),
+        ("tokens", [-2] * 20, "greater than or equal to 0"),
+    ],
+)
+def test_samples_that_do_not_fit_together_are_refused(scenario, tmp_path, column, values, complaint):
+    path, written = tmp_path / "result.json", measure(scenario()).model_dump(mode="json")
+    samples = written["samples"] | {column: values}
+    path.write_text(json.dumps(written | {"samples": samples}), encoding="utf-8")
+    with pytest.raises(InvalidResult, match=complaint) as caught:
+        documents.read(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_no_result_is_refused_in_one_line(tmp_path):

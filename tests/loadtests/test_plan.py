@@ -75,6 +75,11 @@ def test_a_plan_without_a_measured_request_or_beyond_memory_is_refused():
         draw(build(arrivals={"kind": "constant", "rate": 0.5}, duration=0.5))
     with pytest.raises(InvalidScenario, match="shorten the run"):
         draw(build(duration=1e6))
+    seldom = {"kind": "on-off", "rate": 1e-9, "on_for": 1e-3, "off_for": 1e-3}
+    with pytest.raises(InvalidScenario, match="comes and goes more than 5,000,000 times"):
+        draw(build(arrivals=seldom, duration=1e9))
+    with pytest.raises(InvalidScenario, match="65,536 users are more than an address's 65,535 ports"):
+        draw(build(arrivals={"kind": "closed", "users": 65_536}))
 
 
 def test_shards_share_one_plan_and_send_each_of_its_requests_once():
