@@ -73,7 +73,8 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        place = error.filename or "a file"
+        # Of a copy or a renaming, the second is the one that is written.
+        place = error.filename2 or error.filename or "a file"
         _fail(f"{place}: cannot be written: {error.strerror}; free some space or choose another place", 2)
     sys.exit(0)
 

@@ -35,7 +35,7 @@ def compress(
     """
     from compress.pipeline import run
     from compress.progress import Narrator
-    from compress.publish import check_folder
+    from compress.publish import check_folder, export_folder
     from compress.recipe import load_recipe
 
     if out is not None:
@@ -46,7 +46,9 @@ def compress(
     try:
         for path, recipe in zip(recipes, loaded, strict=True):
             result = run(recipe, Narrator(str(path)))
-            rows.append(_publish(result, out, force))
+            rows.append(row := _publish(result, force))
+            if row["tag"] and out is not None:
+                row["folder"] = str(export_folder(result.bundle, out / row["manifest"].tag).path)
             refused += [f"{path}: {failure}" for failure in result.verdict.failures if not force]
     finally:  # what was published before another recipe failed is no less published
         if rows:
@@ -118,8 +120,8 @@ def demo(
     run_demo(out, as_json)
 
 
-def _publish(result: "Result", out: Path | None, force: bool) -> dict[str, Any]:
-    from compress.publish import export_folder, publish
+def _publish(result: "Result", force: bool) -> dict[str, Any]:
+    from compress.publish import publish
 
     manifest = result.bundle.manifest
     row: dict[str, Any] = {
@@ -133,8 +135,6 @@ def _publish(result: "Result", out: Path | None, force: bool) -> dict[str, Any]:
     if result.verdict.passed or force:
         row["tag"], bundle = publish(result.bundle)
         row["manifest"] = bundle.manifest
-        if out is not None:
-            row["folder"] = str(export_folder(result.bundle, out / manifest.tag).path)
     return row
 
 

@@ -46,12 +46,18 @@ def check_tag(tag: str) -> None:
 
 
 def check_folder(out: Path) -> None:
-    """Raises OutputError for a place where no folder can be: said before hours of work, not after."""
+    """Raises OutputError for a place where no folder can be: said before hours of work, not after.
+
+    It is tried, because permissions do not tell all: of /proc, nor to a superuser.
+    """
     nearest_there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not nearest_there.is_dir():
         raise OutputError(f"{nearest_there}: a file; --out names the folder to write into")
-    if not os.access(nearest_there, os.W_OK):
-        raise OutputError(f"{nearest_there}: cannot be written to; choose another --out")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".modelpress-", dir=nearest_there):
+            pass
+    except OSError:
+        raise OutputError(f"{nearest_there}: cannot be written to; choose another --out") from None
 
 
 def publish(measured: Bundle) -> tuple[str, Bundle]:

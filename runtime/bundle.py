@@ -5,6 +5,7 @@ place, so a bundle is either whole or absent. No pickle: ONNX, safetensors, JSON
 """
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from runtime.errors import BundleDamaged, BundleNotFound
-from runtime.manifest import FileRecord, Manifest
+from runtime.manifest import SCHEMA_VERSION, FileRecord, Manifest
 
 MANIFEST = "manifest.json"
 
@@ -98,6 +99,11 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
+        if (newer := _newer_schema(path)) is not None:
+            raise BundleDamaged(
+                f"{path}: of schema_version {newer}, and this modelpress reads up to {SCHEMA_VERSION}; "
+                "use a newer one"
+            ) from None
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise BundleDamaged(
@@ -108,6 +114,15 @@ def _read_manifest(folder: Path) -> Manifest:
             f"{path}: changed since it was written (its seal does not match); publish it again"
         )
     return manifest
+
+
+def _newer_schema(path: Path) -> int | None:
+    """The schema_version of a manifest that a later modelpress has written; None for any other."""
+    try:
+        version = json.loads(path.read_bytes())["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, int) and version > SCHEMA_VERSION else None
 
 
 def _check_file(path: Path, record: FileRecord) -> None:

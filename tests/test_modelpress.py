@@ -81,10 +81,37 @@ def test_what_was_published_before_a_recipe_failed_is_printed(tmp_path: Path) ->
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: py:own:bad failed: OSError: no"
     assert [row["passed"] for row in json.loads(done.stdout)] == [True]
+    (tmp_path / "out" / "good-fp32").mkdir(parents=True)
+    (tmp_path / "out" / "good-fp32" / "mine").touch()
+    done = modelpress("compress", "good.yaml", "--json", "--out", "out", cwd=tmp_path, **homes)
+    assert "out/good-fp32: stands there and is no bundle" in done.stderr.splitlines()[-1]
+    assert json.loads(done.stdout)[0]["tag"].startswith("good-fp32:")
     homes["MODELPRESS_HOME"] = str(tmp_path / "own.py" / "home")
     done = modelpress("compress", "good.yaml", cwd=tmp_path, **homes)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "own.py/home/stages: cannot be written: Not a directory" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder of Linux")
+def test_a_folder_that_cannot_be_is_told_before_the_work(tmp_path: Path) -> None:
+    """Permissions do not tell of this one."""
+    (tmp_path / "gone.yaml").write_text("model: onnx:gone.onnx\n")
+    done = modelpress("compress", "gone.yaml", "--out", "/proc/out", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "error: /proc: cannot be written to; choose another --out\n")
+
+
+def test_a_copy_that_fails_names_the_place_that_is_full(tmp_path: Path) -> None:
+    program = (
+        "import resource, shutil, modelpress\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "modelpress.app = lambda: shutil.copyfile('long', 'copy')\n"
+        "modelpress.main()"
+    )
+    (tmp_path / "long").write_bytes(bytes(5000))
+    command, options = [sys.executable, "-c", program], {"capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=tmp_path, check=False, **options)  # type: ignore[call-overload]
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: copy: cannot be written: File too large")
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path) -> None:

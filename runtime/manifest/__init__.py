@@ -6,7 +6,7 @@ bundle can be described, listed and compared without loading it.
 """
 
 import hashlib
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -51,6 +51,7 @@ from runtime.manifest.signature import DType, Signature, TensorSpec
 from runtime.manifest.values import FileName, Frozen
 
 __all__ = [
+    "SCHEMA_VERSION",
     "AdapterGraph",
     "AdapterSite",
     "BatchInvariance",
@@ -111,6 +112,9 @@ Task = Literal[
     "tensor",
 ]
 
+# Of the manifest; another where an older modelpress could not read it.
+SCHEMA_VERSION: Final = 1
+
 
 class FileRecord(Frozen):
     """One file's checksum (hexadecimal sha256) and size in bytes."""
@@ -122,7 +126,7 @@ class FileRecord(Frozen):
 class Manifest(Frozen):
     """`manifest.json`. `version` is the content hash; `seal` guards the manifest itself against edits."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA_VERSION
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     variant: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     version: str = ""

@@ -80,7 +80,14 @@ def test_an_edited_manifest_is_found(bundle: Bundle, key: str) -> None:
     [
         (lambda content: content[:50], "Invalid JSON"),
         (lambda content: content.replace('"task"', '"tsak"'), "task"),
-        (lambda content: content.replace('"schema_version": 1', '"schema_version": 2'), "schema_version"),
+        (
+            lambda content: content.replace('"schema_version": 1', '"schema_version": 2'),
+            "of schema_version 2, and this modelpress reads up to 1; use a newer one",
+        ),
+        (
+            lambda content: content.replace('"schema_version": 1', '"schema_version": 0'),
+            "should be 1; publish",
+        ),
         (lambda content: content.replace('"model.onnx": {', '"../model.onnx": {'), "files"),
     ],
 )
