@@ -30,6 +30,7 @@ COMMANDS = {
 }
 EXTRAS = {"torch", "transformers", "onnx", "onnxscript", "sklearn", "safetensors", "peft", "bitsandbytes"}
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR}
+UNUSABLE = {errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class _Lazy(TyperGroup):
@@ -71,10 +72,12 @@ def main() -> NoReturn:
             raise
         _fail(f"this command needs {error.name}; run pip install 'modelpress[compress]'", 2)
     except OSError as error:
+        if error.errno in UNUSABLE:
+            _fail(f"{error.filename or 'a path'}: no place on this disk: {error.strerror}; give another", 2)
         if error.errno not in UNWRITABLE:
             raise
         # Of a copy or a renaming, the second is the one that is written.
-        place = error.filename2 or error.filename or "a file"
+        place = error.filename2 or error.filename or "the output"
         _fail(f"{place}: cannot be written: {error.strerror}; free some space or choose another place", 2)
     sys.exit(0)
 

@@ -39,6 +39,8 @@ OF_CLASSES: tuple[Task, ...] = (
     "tensor",
 )
 
+# What starting more does is end the process, in a library that says so in its own words.
+MOST_THREADS = 1024
 
 SMOOTHED = "a teacher's soft targets take the place of smoothed ones; leave 'label_smoothing' out"
 
@@ -73,7 +75,7 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     optimizer: OptimizerName = "adamw"
     weight_decay: float = Field(default=0.0, ge=0)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

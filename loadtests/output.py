@@ -12,8 +12,12 @@ from loadtests.errors import InvalidOption
 
 def check_writable(path: Path, option: str = "--out") -> None:
     """Raises InvalidOption if a file could not be written there after the run."""
-    place = path if _is_device(path) else path.resolve().parent
-    if path.is_dir() or not os.access(place, os.W_OK):
+    try:
+        place = path if _is_device(path) else path.resolve().parent
+        writable = os.access(place, os.W_OK) and not path.is_dir()
+    except (OSError, RuntimeError):  # a name that is too long; links that lead in a circle
+        writable = False
+    if not writable:
         raise InvalidOption(f"{option} {path}: not a file in a folder that can be written to")
 
 

@@ -45,6 +45,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
         (("compress", "onnx.yaml"), "noise.onnx"),
         (("compress", "missing.yaml"), "gone.onnx"),
         (("show", "nothing-here"), "no bundle 'nothing-here'"),
+        (("show", "long" * 100), "/manifest.json: no place on this disk: File name too long"),
         (("train", "lenet6"), "did you mean 'lenet5'?"),
         (("zoo", "lenet6"), "did you mean 'lenet5'?"),
         (("serve", "nothing-here", "--port", "0"), "no bundle 'nothing-here'"),

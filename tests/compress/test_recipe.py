@@ -74,6 +74,10 @@ def test_a_recipe_is_read_whole() -> None:
             "r.yaml:5: unknown key 'calibration' here: it belongs to another setting; leave it out",
         ),
         ((GOOD, "model: zoo:x\nname: x-"), "r.yaml:2: 'name': String should match pattern"),
+        (
+            (GOOD, TAUGHT.replace("steps: 1", "threads: 100000000")),
+            "r.yaml:3: 'finetune.threads': Input should be less than or equal to 1024",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_key_file_and_line(edit: tuple[str, str], message: str) -> None:

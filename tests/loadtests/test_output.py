@@ -16,7 +16,9 @@ def test_writing_replaces_the_file_and_leaves_nothing_else(tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
     check_writable(tmp_path / "result.json")
-    for path in (tmp_path, tmp_path / "missing" / "result.json"):
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    for path in (tmp_path, tmp_path / "missing" / "result.json", circle, tmp_path / ("long" * 100)):
         with pytest.raises(InvalidOption, match="--html"):
             check_writable(path, "--html")
     with pytest.raises(InvalidOption, match="No such file"):
