@@ -180,16 +180,27 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once(server):
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-@pytest.fixture(scope="module")
-def full(serve_in, environment, bundles) -> Iterator[Server]:
-    """A server whose only slot is taken."""
+def test_what_a_full_queue_refuses_is_not_waited_for_and_its_connection_goes_on(
+    serve_in, environment, bundles
+):
     with (
         serve_in(environment | {"MODELPRESS_QUEUE": "0"}, str(bundles / "chatter"), "--slots", "1") as server,
         server.http.stream("POST", "/v1/completions", json=STREAM) as response,
     ):
         lines = response.iter_lines()
         next(lines)
-        yield server
+        for path in ("/v2/models/chatter-tiny/infer", "/predict/chatter-tiny"):
+            with announced(server, path) as connection:
+                answer = connection.getresponse()
+                assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+                assert answer.headers["X-Model-Variant"].startswith("chatter-tiny:")
+                assert json.loads(answer.read())["code"] == "too_busy"
+                connection.send(b" " * 40_000)
+                connection.request("GET", "/livez")
+                assert connection.getresponse().status == 200
+        # Who asks before sending a body is not told to send it.
+        with announced(server, path, Expect="100-continue") as connection:
+            assert connection.sock.recv(12) == b"HTTP/1.1 429"
 
 
 @contextmanager
@@ -202,23 +213,6 @@ def announced(server: Server, path: str, **headers: str) -> Iterator[HTTPConnect
             connection.putheader(name, value)
         connection.endheaders()
         yield connection
-
-
-@pytest.mark.parametrize("path", ["/v2/models/chatter-tiny/infer", "/predict/chatter-tiny"])
-def test_what_a_full_queue_refuses_is_not_waited_for_and_its_connection_goes_on(full, path):
-    with announced(full, path) as connection:
-        answer = connection.getresponse()
-        assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
-        assert answer.headers["X-Model-Variant"].startswith("chatter-tiny:")
-        assert json.loads(answer.read())["code"] == "too_busy"
-        connection.send(b" " * 40_000)
-        connection.request("GET", "/livez")
-        assert connection.getresponse().status == 200
-
-
-def test_who_asks_a_full_queue_before_sending_a_body_is_not_told_to_send_it(full):
-    with announced(full, "/predict/chatter-tiny", Expect="100-continue") as connection:
-        assert connection.sock.recv(12) == b"HTTP/1.1 429"
 
 
 def test_every_answer_says_which_variant_it_is_from(server):
