@@ -23,7 +23,7 @@ from runtime.manifest import (
     TensorSpec,
     TextProcessing,
 )
-from runtime.tensor import MAX_CHARACTERS, TensorModel
+from runtime.tensor import MAX_CHARACTERS, REMEMBERED, TensorModel
 
 LABELS = ("dark", "light")
 
@@ -114,6 +114,18 @@ NAN[1, 0, 2, 2] = np.nan
 def test_tensors_that_do_not_fit_are_refused(model: TensorModel, inputs, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match=message):
         model.run(inputs)
+
+
+def test_what_fitted_before_is_looked_at_again(model: TensorModel) -> None:
+    model.check({"image": np.zeros_like(NAN)})
+    with pytest.raises(InputError, match="NaN or infinite"):
+        model.check({"image": NAN})
+    with pytest.raises(InputError, match="float64"):
+        model.check({"image": np.zeros_like(NAN, np.float64)})
+    for rows in range(1, 2 * REMEMBERED):
+        model.check({"image": np.zeros((rows, *NAN.shape[1:]), np.float32)})
+    with pytest.raises(InputError, match="shape"):
+        model.check({"image": np.zeros((2, 1, 4, 5), np.float32)})
 
 
 @pytest.mark.parametrize("items", [[], [b"not an image"], [b"\x89PNG\r\n\x1a\n truncated"]])
