@@ -1,7 +1,7 @@
 """Which of the project's modules a module's results depend on, and the digest of their code: for keys.
 
 What a module imports, at its top or inside a function, and what that imports. It is found in the text,
-without importing or even parsing it (`ast` takes ten times as long, and every run asks): a line that looks
+without importing or even parsing it (`ast` takes twenty times as long, and every run asks): a line that looks
 like an import counts as one. What only type checkers import does not. A module that is imported by a computed
 name is not found: its caller names it.
 
