@@ -17,7 +17,7 @@ import typer
 from runtime.errors import ModelpressError
 from service.errors import BindFailed, ServiceError
 from service.keys import SCOPES, Keyring, new_key
-from service.settings import PREFIX, Settings
+from service.settings import MOST_THREADS, PREFIX, Settings
 
 BACKLOG = 2048
 
@@ -39,7 +39,9 @@ def serve_command(
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 3000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores that one run of a model may use.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="Cores that one run of a model may use.")
+    ] = None,
     slots: Annotated[
         int | None, typer.Option(min=1, help="Sequences that a text model decodes at once (8).")
     ] = None,

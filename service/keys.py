@@ -60,7 +60,10 @@ class Keyring:
 
     @classmethod
     def read(cls, path: Path | None, plain: Sequence[str] = ()) -> "Keyring":
-        """The keys of a file and of the environment (plain, with every scope). Raises ServiceError."""
+        """The keys of a file and of the environment (plain, with every scope). Raises ServiceError.
+
+        A file without a key is refused: whoever names one wants strangers kept out.
+        """
         keys = [Key(f"env{i}", frozenset(SCOPES), _hash(secret)) for i, secret in enumerate(plain)]
         if path is not None:
             keys += [_parse(line, path, number) for number, line in _lines(path)]
@@ -82,7 +85,10 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ServiceError(f"{path}: the keys cannot be read: {reason}; name another file") from None
     numbered = enumerate((line.partition("#")[0].strip() for line in text.splitlines()), 1)
-    return [(number, line) for number, line in numbered if line]
+    lines = [(number, line) for number, line in numbered if line]
+    if not lines:
+        raise ServiceError(f"{path}: there is no key in it; `modelpress key NAME` makes a line of it")
+    return lines
 
 
 def _parse(line: str, path: Path, number: int) -> Key:

@@ -14,6 +14,8 @@ from service.errors import ServiceError
 PREFIX = "MODELPRESS_"
 # Separated by commas: a tag holds the colon of a search path, and a key may hold anything else.
 LISTS = ("bundles", "speculate", "api_keys")
+# More than any machine has cores. Each costs memory, and is waited for at the end.
+MOST_THREADS = 1024
 
 
 class Settings(BaseModel):
@@ -23,7 +25,7 @@ class Settings(BaseModel):
 
     bundles: tuple[str, ...] = ()
     aliases: Path | None = None
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     slots: int = Field(default=8, ge=1)
     kv_bytes: int | None = Field(default=None, ge=1)
     # What proposes tokens, the first that has an idea: see `service.proposers`.

@@ -58,6 +58,13 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
         Keyring.read(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("text", ["", "# nobody yet\n\n"])
+def test_a_file_without_a_key_opens_no_door(tmp_path, text):
+    (tmp_path / "keys.txt").write_text(text)
+    with pytest.raises(ServiceError, match="there is no key in it"):
+        Keyring.read(tmp_path / "keys.txt")
+
+
 def key(**limits: float) -> Key:
     return Key("k", frozenset({"infer"}), b"", **limits)
 
