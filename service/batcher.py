@@ -38,7 +38,7 @@ IN_PLACE_SECONDS = 0.0003
 # Alone in the server, a request holds nobody up: who comes meanwhile waits this long at most, and would have
 # waited for the same model anyway.
 ALONE_SECONDS = 0.002
-# Batches that may be under way at once: one computes while another is being joined or cut, or waits its turn.
+# Batches that may run at once: one computes while another is being joined, cut or scheduled.
 IN_FLIGHT = 2
 
 P = ParamSpec("P")
@@ -57,10 +57,7 @@ class _Flight:
 
 
 class Batcher:
-    """Runs one TensorModel. `queue_rows` is how many rows may wait, `max_rows` how many one request has.
-
-    `divided` says that one run is divided among all cores.
-    """
+    """Runs one TensorModel. `queue_rows` is how many rows may wait, `max_rows` how many one request has."""
 
     def __init__(
         self,
@@ -72,7 +69,6 @@ class Batcher:
         max_rows: int = 1024,
         cost: CostModel | None = None,
         execute: Execute | None = None,
-        divided: bool = True,
     ) -> None:
         self.model = model
         self.manifest: Manifest = model.manifest
@@ -86,9 +82,7 @@ class Batcher:
         self._waiting = Waiting(model.manifest.tag, self._layout, queue_rows)
         # Rows that are being parsed, as far as their bodies' sizes tell; and a row's bytes, the most lately.
         self._coming_rows, self._row_bytes = 0, 0.0
-        # Runs that are divided take longer side by side than one after the other, unless they are very small.
-        self._at_once = 1 if divided and self._layout.batched else IN_FLIGHT
-        self._threads = _threads(self._at_once)
+        self._threads = _threads()
         self._running: dict[asyncio.Task[None], _Flight] = {}
         self._ends = 0.0
         self._scheduled = False
@@ -143,7 +137,7 @@ class Batcher:
             # A guess of too many rows would refuse what can be answered.
             self._row_bytes = max(sent / rows, self._row_bytes / FORGET)
         if self._is_instant(rows, length):
-            outputs = self._run_alone(inputs, rows, length)
+            outputs = self._at_once(inputs, rows, length)
         else:
             job = self._enqueue(inputs, rows, length)
             try:
@@ -194,7 +188,7 @@ class Batcher:
             task.cancel()
         self._running.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._threads = _threads(self._at_once)
+        self._threads = _threads()
 
     def _is_instant(self, rows: int, length: int) -> bool:
         """Whether a request is alone in the server and over sooner than it could wait for another."""
@@ -207,7 +201,7 @@ class Batcher:
         """Whether nobody else asks anything of this server, as far as its loop has read."""
         return not self._waiting and not self._running and len(self._traffic) <= 1
 
-    def _run_alone(self, inputs: Mapping[str, Array], rows: int, length: int) -> Outputs:
+    def _at_once(self, inputs: Mapping[str, Array], rows: int, length: int) -> Outputs:
         """Run one request by itself, here and now."""
         self._series.begin(rows, rows * length, (0.0,))
         try:
@@ -222,8 +216,8 @@ class Batcher:
         """Let a request wait for its turn, with whoever is there then. Raises TooBusy."""
         self._waiting.check_room(rows, lambda: self.backlog)
         self._check_deadline(rows, length)
-        loop, deadline = asyncio.get_running_loop(), context.deadline()
-        shape = self._layout.shape(inputs)
+        loop = asyncio.get_running_loop()
+        deadline, shape = context.deadline(), self._layout.shape(inputs)
         job = Job(inputs, rows, length, shape, deadline, loop.time(), loop.create_future())
         self._waiting.add(job)
         self._schedule()
@@ -297,7 +291,7 @@ class Batcher:
                 self._schedule()
             return True
         task = loop.create_task(self._work(jobs, rows, length))
-        # Side by side, batches share the cores: together they end as if one came after the other.
+        # Batches that run side by side share the cores: together they end as if one came after the other.
         seconds = self.cost.seconds(rows, length)
         self._ends = max(self._ends, loop.time()) + seconds
         self._running[task] = _Flight(jobs, self._ends, seconds)
@@ -359,5 +353,5 @@ class Batcher:
         return await loop.run_in_executor(self._threads, lambda: self._timed(self._joined(jobs)))
 
 
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="batch")
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="batch")

@@ -12,7 +12,6 @@ from runtime.manifest import Manifest
 from runtime.model import TextModel, load_model
 from runtime.processing import MAX_PIXELS, Array
 from runtime.scheduler import Scheduler
-from runtime.session import available_cores
 from runtime.tensor import TensorModel
 from service import metrics
 from service.batch import Layout
@@ -47,15 +46,9 @@ def load(bundle: Bundle, settings: Settings) -> TensorModel | TextModel:
 def serve(model: TensorModel | TextModel, pool: Pool, traffic: Traffic, settings: Settings) -> Served:
     """The model with its queue in front. Raises ModelFailed for a feed-forward model that does not run."""
     if isinstance(model, TensorModel):
-        return Batcher(
-            model,
-            pool,
-            traffic,
-            queue_rows=settings.queue_rows,
-            max_rows=settings.max_rows,
-            cost=warm_up(model),
-            divided=model.threads >= available_cores(),
-        )
+        rows = settings.queue_rows, settings.max_rows
+        cost = warm_up(model)
+        return Batcher(model, pool, traffic, queue_rows=rows[0], max_rows=rows[1], cost=cost)
     return Engine(
         model,
         slots=settings.slots,

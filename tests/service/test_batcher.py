@@ -343,36 +343,6 @@ def test_what_comes_too_late_for_its_size_is_refused_before_it_is_read(model):
     virtual(model, test)
 
 
-@pytest.mark.parametrize(("divided", "at_once"), [(True, 1), (False, 2)])
-def test_runs_that_are_divided_among_the_cores_come_one_after_the_other(model, divided, at_once):
-    class Counting(Hanging):
-        """A model that counts the runs that are under way."""
-
-        running = most = 0
-
-        def run_checked(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            self.running += 1
-            self.most = max(self.most, self.running)
-            outputs = super().run_checked(inputs)
-            self.running -= 1
-            return outputs
-
-    async def main() -> None:
-        counting, pool = Counting(model), Pool(1, 1)
-        batcher = Batcher(counting, pool, Traffic(), divided=divided)
-        full = batcher.cost.best_rows()
-        asked = [asyncio.create_task(batcher.run(image(0, rows=full))) for _ in range(2)]
-        while counting.running < at_once:
-            await asyncio.sleep(0.001)
-        counting.go.set()
-        await asyncio.gather(*asked)
-        assert counting.most == at_once
-        await batcher.stop()
-        pool.close()
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize(("others", "in_place"), [(0, True), (1, False)])
 def test_a_short_run_that_nobody_waits_beside_is_done_in_place(model, others, in_place):
     class Noting:
