@@ -18,6 +18,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -171,12 +172,13 @@ def peers(environment: Path, seconds: float) -> None:
             say(f"{start.__name__:13} modelpress has more requests/s and no larger p99: {verdict}")
 
 
-def batched(bundle: Path | None, seconds: float) -> None:
-    """The batcher over a bundle, or over a classifier wide enough that its rows cost more than a request."""
+def batched(bundles: Sequence[Path], seconds: float) -> None:
+    """The batcher over a classifier whose rows cost more than a request each, and over `bundles`."""
     from serving_batching import batching
 
     with tempfile.TemporaryDirectory() as folder:
-        batching(bundle or write_mlp(Path(folder) / "wide", WIDE).path, seconds)
+        for bundle in (write_mlp(Path(folder) / "wide", WIDE).path, *bundles):
+            batching(bundle, seconds)
 
 
 def _rates(name: str, url: str, body: bytes, seconds: float) -> list[tuple[float, float]]:
@@ -222,7 +224,13 @@ def _options() -> argparse.Namespace:
     options.add_argument(
         "--text", type=Path, action="append", default=[], help="folder of a text bundle; may be repeated"
     )
-    options.add_argument("--tensor", type=Path, help="folder of a feed-forward bundle to batch")
+    options.add_argument(
+        "--tensor",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of a feed-forward bundle to batch; may be repeated",
+    )
     options.add_argument("--peers", type=Path, help="environment of the other servers")
     options.add_argument("--write", type=Path, metavar="PAGE", help="a Markdown page to put all of it into")
     options.add_argument(

@@ -34,15 +34,16 @@ def batching(folder: Path, seconds: float, rounds: int = 5) -> None:
     best = max(ROWS, key=lambda rows: _offline(model, rows, seconds / 4))
     alone = _alone(model, row)
     turns, latency = uvloop.run(_batched(model, row, best, seconds, rounds))
+    tag = model.manifest.tag
     for clients, pairs in turns.items():
         offline, rate = sorted(pairs, key=lambda pair: pair[1] / pair[0])[rounds // 2]
         ratios = " ".join(f"{ours / theirs:.2f}" for theirs, ours in pairs)
         say(
-            f"batching      offline {offline:.0f} rows/s in batches of {best}   batcher {rate:.0f} rows/s   "
-            f"ratio {rate / offline:.2f} (bar 0.85), {clients} clients, the median of {ratios}"
+            f"batching      {tag}: offline {offline:.0f} rows/s in batches of {best}   "
+            f"batcher {rate:.0f} rows/s   ratio {rate / offline:.2f} (bar 0.85), {clients} clients, the median of {ratios}"
         )
     say(
-        f"one client    model {1000 * alone:.3f} ms   batcher {1000 * latency:.3f} ms   "
+        f"one client    {tag}: model {1000 * alone:.3f} ms   batcher {1000 * latency:.3f} ms   "
         f"ratio {latency / alone:.2f} (bar 1.3)"
     )
 
