@@ -40,7 +40,8 @@ def batching(folder: Path, seconds: float, rounds: int = 5) -> None:
         ratios = " ".join(f"{ours / theirs:.2f}" for theirs, ours in pairs)
         say(
             f"batching      {tag}: offline {offline:.0f} rows/s in batches of {best}   "
-            f"batcher {rate:.0f} rows/s   ratio {rate / offline:.2f} (bar 0.85), {clients} clients, the median of {ratios}"
+            f"batcher {rate:.0f} rows/s   ratio {rate / offline:.2f} (bar 0.85), {clients} clients, "
+            f"the median of {ratios}"
         )
     say(
         f"one client    {tag}: model {1000 * alone:.3f} ms   batcher {1000 * latency:.3f} ms   "
