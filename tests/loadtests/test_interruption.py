@@ -3,7 +3,16 @@ import threading
 
 import pytest
 
-from loadtests.interruption import calling, heeded
+from loadtests.interruption import SIGNALS, calling, heeded
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Whoever runs the tests in the background may have had signals ignored."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, how in before.items():
+        signal.signal(number, how)
 
 
 def test_the_first_signal_is_asked_to_end_and_a_second_ctrl_c_is_not_patient():
