@@ -31,7 +31,7 @@ from runtime.manifest import (
     WordProcessing,
 )
 from runtime.processing import Array
-from runtime.session import available_cores, open_session
+from runtime.session import open_session
 from runtime.spans import encode_questions
 from runtime.words import check_words, encode_words, number_words
 
@@ -44,8 +44,7 @@ REMEMBERED = 1024
 class TensorModel:
     """A feed-forward bundle, loaded. `run` and `predict` may be called from several threads.
 
-    `max_pixels` bounds an encoded image, which is refused before it is decoded. `threads` is the number of
-    cores that a run is divided among.
+    `max_pixels` bounds an encoded image, which is refused before it is decoded.
     """
 
     def __init__(
@@ -58,8 +57,7 @@ class TensorModel:
         self.manifest: Manifest = bundle.manifest
         # Sums over neighbours meet at the same rows, and onnxruntime's threads lose some of them there.
         alone = isinstance(self.manifest.processing, GraphProcessing)
-        self.threads = 1 if alone else threads or available_cores()
-        self._session = open_session(bundle.file(graph.file), threads=self.threads)
+        self._session = open_session(bundle.file(graph.file), threads=1 if alone else threads)
         self._max_pixels = max_pixels
         self._inputs = {spec.name: spec for spec in self.manifest.signature.inputs}
         self._fitting: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()
