@@ -58,3 +58,11 @@ def test_a_share_counts_a_source_once_and_rare_tokens_are_like_each_other() -> N
     assert torch.isclose(shares[10], torch.tensor(6 / 8))
     assert torch.isclose(shares[11], torch.tensor(3 / 11))
     assert shares[12] == 0
+
+
+def test_what_a_batch_meets_is_on_its_device() -> None:
+    """On "meta", which every machine has, a tensor of the CPU is as foreign as on a GPU."""
+    given = {name: value.to("meta") for name, value in batch().items()}
+    changed = renamed(given, VOCABULARY, share=0.5)
+    answers = counted_answers(changed, torch.zeros(VOCABULARY, dtype=torch.bool, device="meta"))
+    assert {value.device.type for value in (changed | answers).values()} == {"meta"}
