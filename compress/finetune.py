@@ -116,6 +116,7 @@ def finetune(
     """
     from compress.last_good import kept_when_diverging
     from models.batches import shuffled_batches
+    from models.memory import exhaustion_told
     from models.progress import training_bar
     from models.training import train
 
@@ -133,7 +134,8 @@ def finetune(
             kept.note(step)
             bar(progress, step, loss)
 
-        result = train(source.module, batches, loss, recipe, seed=seed, report=report)
+        with exhaustion_told(recipe):
+            result = train(source.module, batches, loss, recipe, seed=seed, report=report)
     if teacher is not None:
         teacher.cpu()
     tail = [value for _, value in result.curve[-10:]]

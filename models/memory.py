@@ -68,9 +68,17 @@ def check_memory(needed: Memory, limit: int, recipe: TrainingRecipe) -> None:
     listed = ", ".join(f"{part} {_gib(getattr(needed, part))}" for part in parts)
     raise MemoryExceeded(
         f"training would take {_gib(needed.total)} GiB more ({listed}) and {_gib(limit)} GiB may be used; "
-        f"lower batch_size (now {recipe.batch_size}), raise accumulation (now {recipe.accumulation}), or "
-        "turn on gradient_checkpointing"
+        f"{_advice(recipe)}"
     )
+
+
+@contextmanager
+def exhaustion_told(recipe: TrainingRecipe) -> Iterator[None]:
+    """Raises MemoryExceeded where a GPU runs out of memory, for all that was predicted."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise MemoryExceeded(f"training ran out of the GPU's memory; {_advice(recipe)}") from None
 
 
 def available_bytes(device: torch.device) -> int:
@@ -80,6 +88,13 @@ def available_bytes(device: torch.device) -> int:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
     return available_memory()
+
+
+def _advice(recipe: TrainingRecipe) -> str:
+    return (
+        f"lower batch_size (now {recipe.batch_size}), raise accumulation (now {recipe.accumulation}), or "
+        "turn on gradient_checkpointing"
+    )
 
 
 def _activations(

@@ -198,11 +198,12 @@ def _run(
     checkpoint: Path,
 ) -> TrainingResult:
     from models.batches import shuffled_batches
+    from models.memory import exhaustion_told
     from models.progress import training_bar
     from models.training import train
 
     batches = shuffled_batches(dataset.train, recipe, member.seed)
-    with training_bar(f"{what} {member.spec.name}") as report:
+    with training_bar(f"{what} {member.spec.name}") as report, exhaustion_told(recipe):
         return train(
             module, batches, objective, recipe, seed=member.seed, checkpoint=checkpoint, report=report
         )

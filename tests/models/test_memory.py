@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import MemoryExceeded
-from models.memory import Memory, available_bytes, check_memory, predict
+from models.memory import Memory, available_bytes, check_memory, exhaustion_told, predict
 from models.registry import TrainingRecipe
 from models.training import train
 
@@ -70,6 +70,14 @@ def test_what_does_not_fit_is_refused_in_one_line_that_says_what_to_do() -> None
     )
     with pytest.raises(MemoryExceeded, match=message):
         check_memory(needed, 3 * 2**30, RECIPE)
+
+
+def test_what_fits_for_all_that_was_known_and_then_does_not_is_one_line_as_well() -> None:
+    with (
+        pytest.raises(MemoryExceeded, match="ran out of the GPU's memory; lower batch_size"),
+        exhaustion_told(TrainingRecipe(steps=1, batch_size=8, learning_rate=0.1)),
+    ):
+        raise torch.OutOfMemoryError
 
 
 def test_a_run_that_cannot_fit_under_the_processs_own_limit_is_refused_before_its_first_step() -> None:
