@@ -19,10 +19,11 @@ def say(line: str) -> None:
 def write(page: Path, command: str) -> None:
     """All that was said as a Markdown page: one run on one machine. Further sections of the page stay."""
     made_on = machine()
+    placed = "" if LINES[0].startswith("placement") else " Clients and servers share the cores."
     head = (
         f"# What serving costs\n\nOne run of `{command}` on {made_on['cores']} cores of {made_on['cpu']} "
         f"({made_on['isa']}), Python {platform.python_version()}, onnxruntime {version('onnxruntime')}, "
-        f"BentoML {version('bentoml')}.\n\n"
+        f"BentoML {version('bentoml')}.{placed}\n\n"
     )
     _, found, rest = (page.read_text() if page.is_file() else "").partition("\n## ")
     page.write_text(head + "".join(f"    {line}\n" for line in LINES) + found + rest)
