@@ -10,7 +10,7 @@ import asyncio
 import selectors
 import time
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -101,11 +101,6 @@ async def connect(url: str, count: int) -> list[Connection]:
 
 async def closed(url: str, body: bytes, clients: int, seconds: float) -> Result:
     """`clients` connections, each of them always waiting for one answer."""
-    with on_clients_cores():
-        return await _closed(url, body, clients, seconds)
-
-
-async def _closed(url: str, body: bytes, clients: int, seconds: float) -> Result:
     connections, request, result = await connect(url, clients), post(url, body), Result()
     end = time.perf_counter() + seconds
 
@@ -114,7 +109,8 @@ async def _closed(url: str, body: bytes, clients: int, seconds: float) -> Result
             result.note(await connection.ask(request), time.perf_counter() - sent)
 
     started = time.perf_counter()
-    await asyncio.gather(*map(client, connections))
+    with on_clients_cores():
+        await asyncio.gather(*map(client, connections))
     result.seconds = time.perf_counter() - started
     for connection in connections:
         connection.close()
@@ -138,13 +134,6 @@ async def opened(
 
     As clients' pools do, it takes the connection that was used last: of 256, few are in use, and warm.
     """
-    with on_clients_cores():
-        return await _opened(url, body, rate, seconds, connections, headers)
-
-
-async def _opened(
-    url: str, body: bytes, rate: float, seconds: float, connections: int, headers: Mapping[str, str]
-) -> Result:
     free, result = asyncio.LifoQueue[Connection](), Result()
     for connection in await connect(url, connections):
         free.put_nowait(connection)
@@ -156,14 +145,15 @@ async def _opened(
         free.put_nowait(connection)
 
     started = time.perf_counter()
-    for index in range(int(rate * seconds)):
-        planned = started + index / rate
-        if (wait := planned - time.perf_counter()) > 0:
-            await asyncio.sleep(wait)
-        task = asyncio.create_task(send(planned))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    await asyncio.gather(*tasks)
+    with on_clients_cores():
+        for index in range(int(rate * seconds)):
+            planned = started + index / rate
+            if (wait := planned - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            task = asyncio.create_task(send(planned))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
     result.seconds = time.perf_counter() - started
     while not free.empty():
         free.get_nowait().close()

@@ -53,7 +53,7 @@ def main() -> None:
         else:
             _run(part, chosen)
     if chosen.write:
-        write(chosen.write, command())
+        write(chosen.write, command(), shared=not chosen.cores)
 
 
 def _run(part: str, chosen: argparse.Namespace) -> None:

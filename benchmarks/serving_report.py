@@ -16,10 +16,13 @@ def say(line: str) -> None:
     LINES.append(line)
 
 
-def write(page: Path, command: str) -> None:
-    """All that was said as a Markdown page: one run on one machine. Further sections of the page stay."""
+def write(page: Path, command: str, *, shared: bool) -> None:
+    """All that was said as a Markdown page: one run on one machine. Further sections of the page stay.
+
+    `shared` says whether clients and servers had the same cores.
+    """
     made_on = machine()
-    placed = "" if LINES[0].startswith("placement") else " Clients and servers share the cores."
+    placed = " Clients and servers share the cores." if shared else ""
     head = (
         f"# What serving costs\n\nOne run of `{command}` on {made_on['cores']} cores of {made_on['cpu']} "
         f"({made_on['isa']}), Python {platform.python_version()}, onnxruntime {version('onnxruntime')}, "

@@ -62,6 +62,10 @@ class Description(BaseModel):
             shutil.copyfile(files[name], folder / name)
         (folder / FILE).write_text(self.model_dump_json(indent=2))
 
+    def files_in(self, folder: Path) -> Mapping[str, Path]:
+        """The side files in `folder`, by name."""
+        return {name: folder / name for name in self.files}
+
     def after(self, step: StepRecord) -> "Description":
         """This description with one more step in its lineage."""
         return self.model_copy(update={"steps": (*self.steps, step)})

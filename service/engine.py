@@ -289,11 +289,7 @@ class Engine:
 
     def cut_off(self) -> None:
         """End every answer where it is: the server stops. That is no fault of the model's."""
-        for request_id in self._tickets:
-            self._refuse(
-                request_id,
-                Draining("the server stopped before the answer was whole; send this to another one"),
-            )
+        self._refuse_all(Draining, "the server stopped before the answer was whole; send this to another one")
 
     def _lose(self) -> None:
         self._fail_all(f"{self.manifest.tag} failed while generating; try again")
@@ -303,6 +299,10 @@ class Engine:
         self._fail_all(f"{self.manifest.tag} is out of order; restart the server")
 
     def _fail_all(self, message: str) -> None:
-        for request_id in self._tickets:
-            self._refuse(request_id, ModelFailed(message))
+        self._refuse_all(ModelFailed, message)
         self.health.failed()
+
+    def _refuse_all(self, kind: type[ModelpressError], message: str) -> None:
+        # An error each: raised in several tasks, one would collect their tracebacks.
+        for request_id in self._tickets:
+            self._refuse(request_id, kind(message))

@@ -15,5 +15,5 @@ def make(folder: Path, graph: Path) -> Figures:
     if after:
         after.save()
         about = Description.load(graph)
-        about.save(folder, {name: graph / name for name in about.files})
+        about.save(folder, about.files_in(graph))
     return {"outside": after is not None}

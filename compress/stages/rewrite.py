@@ -62,7 +62,7 @@ def make(folder: Path, method: GraphMethod, step: StepConfig, parent: Path, trai
     after.save()
     about = Description.load(parent)
     record = StepRecord(method=step.method, config=step.model_dump(mode="json"), figures=figures)
-    about.after(record).save(folder, _beside(about, parent))
+    about.after(record).save(folder, about.files_in(parent))
     return figures
 
 
@@ -78,7 +78,7 @@ def calibration(parent: Path, training: Training) -> Calibration:
         from compress.measure import drop_between
 
         about = Description.load(parent)
-        about.save(after.folder, _beside(about, parent))
+        about.save(after.folder, about.files_in(parent))
         carry_adapters(before, after)
         return drop_between(training.score(after, examples), baseline(examples))
 
@@ -87,7 +87,3 @@ def calibration(parent: Path, training: Training) -> Calibration:
         return training.inputs(samples)
 
     return Calibration(draw, drop)
-
-
-def _beside(about: Description, folder: Path) -> dict[str, Path]:
-    return {name: folder / name for name in about.files}
