@@ -8,8 +8,10 @@ it.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -17,10 +19,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from runtime.scheduler import Scheduler
 from service.later import Later
@@ -173,8 +177,30 @@ class EngineSeries:
 
 def exposition() -> bytes:
     """Everything measured, in Prometheus' text format; over all workers where there are several."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
         return generate_latest()
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(_Workers(Path(folder)))
     return generate_latest(registry)
+
+
+class _Workers(Collector):
+    """What the workers' files hold, all together.
+
+    The library's own collector gives up at an empty file, which is what a worker has while it starts, and for
+    good where it is killed in that moment (github.com/prometheus/client_python/issues/1199).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        files = []
+        for path in self._folder.glob("*.db"):
+            # A dead worker's gauges are taken away at any time.
+            with suppress(FileNotFoundError):
+                if path.stat().st_size:
+                    files.append(str(path))
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        return merged

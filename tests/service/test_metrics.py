@@ -72,6 +72,19 @@ def test_several_workers_are_summed(environment, tmp_path):
     assert 'modelpress_generation_tokens_total{model="m"} 4.0' in shown.stdout
 
 
+def test_a_worker_that_was_killed_before_its_first_entry_hides_nothing_of_the_others(environment, tmp_path):
+    count = "from service import metrics; metrics.GENERATION_TOKENS.labels('m').inc(2)"
+    show = "from service import metrics; print(metrics.exposition().decode())"
+    workers = environment | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", count], env=workers, check=True)
+    for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax"):
+        (tmp_path / f"{kind}_1.db").touch()
+    shown = subprocess.run(
+        [sys.executable, "-c", show], env=workers, check=True, capture_output=True, text=True
+    )
+    assert 'modelpress_generation_tokens_total{model="m"} 2.0' in shown.stdout
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of Debian's prometheus, is missing")
 def test_promtool_finds_nothing_wrong(server):
     server.http.post("/predict/digits-tiny", json={"pixels": [[1]]})
