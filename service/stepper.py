@@ -1,7 +1,8 @@
 """The thread that owns a scheduler: commands go in by a queue, steps' events come out by one call.
 
 Each call wakes the event loop, and what follows costs a small model's step over again, of the same
-processor: so a model that is faster than anybody reads tells of several steps at once.
+processor: so a model that is faster than anybody reads tells of several steps at once. Where one answer
+begins or ends in between, only who waits for it is told.
 
 It touches no asyncio object and nobody else touches the scheduler. A thread cannot be ended from outside,
 so one that hangs is abandoned: it ends by itself should it ever come back, and what it says until then is
@@ -100,22 +101,26 @@ class Stepper:
             # Of the one before, nothing runs or waits any more.
             self._figures.note(scheduler)
             while self._obey(scheduler):
-                self._untold += scheduler.step()
+                events = scheduler.step()
                 if self._abandoned:
                     return False
-                if self._is_due():
-                    self._figures.note(scheduler)
-                    self._tell()
+                self._note(scheduler, events)
         except Exception:
             logger.exception("%s: a step failed; the requests in it are lost", self._tag)
             self._tell()
             return True
         return False
 
-    def _is_due(self) -> bool:
-        """Whether somebody waits: for an answer's beginning or end, or for the first step after a while."""
-        late = monotonic() - self._told >= TELL_SECONDS
-        return late or any(event.is_first or event.finish_reason for event in self._untold)
+    def _note(self, scheduler: Scheduler, events: list[TokenEvent]) -> None:
+        """Tell what somebody waits for: all of it after a while, an answer's beginning and end at once."""
+        self._untold += events
+        if monotonic() - self._told >= TELL_SECONDS:
+            self._figures.note(scheduler)
+            self._tell()
+        elif urgent := {event.request_id for event in events if event.is_first or event.finish_reason}:
+            self._figures.note(scheduler)
+            self._listener.stepped([event for event in self._untold if event.request_id in urgent])
+            self._untold = [event for event in self._untold if event.request_id not in urgent]
 
     def _tell(self) -> None:
         """Say what the steps since the last time gave, unless nobody is to hear of it any more."""
@@ -125,9 +130,14 @@ class Stepper:
 
     def _obey(self, scheduler: Scheduler) -> bool:
         """Carry out all commands, waiting for one while there is nothing to step. False: stop."""
+        changed = False
         while True:
             if not scheduler.has_work:
                 self._tell()
+            # Once for all that came together.
+            if changed and self._commands.empty():
+                self._figures.note(scheduler)
+                changed = False
             # Whoever waits for a command is well; from the first one on the clock runs.
             self._busy_since = monotonic() if scheduler.has_work else None
             try:
@@ -138,4 +148,4 @@ class Stepper:
                 return False
             self._busy_since = monotonic()
             command(scheduler)
-            self._figures.note(scheduler)
+            changed = True

@@ -2,11 +2,14 @@
 
 import asyncio
 import gc
+import math
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -342,3 +345,29 @@ def test_steps_that_nobody_could_tell_apart_are_told_together(model):
     assert len(told) < 1000
     assert sum(map(len, told)) == 1000
     assert told[-1][-1].finish_reason == "length"
+
+
+def test_where_one_answer_begins_or_ends_nobody_else_is_woken(model, monkeypatch):
+    # Nothing is told for its age.
+    monkeypatch.setattr("service.stepper.TELL_SECONDS", math.inf)
+    told: list[list[TokenEvent]] = []
+    over = threading.Event()
+
+    class Listener:
+        def stepped(self, events: list[TokenEvent]) -> None:
+            told.append(events)
+            if any(event.request_id == "long" and event.finish_reason for event in events):
+                over.set()
+
+    stepper = Stepper("chatter-tiny", lambda: model.scheduler(2), Listener())
+    lengths = {"long": 200} | {f"short{index}": 3 for index in range(20)}
+    for name, length in lengths.items():
+        params = SamplingParams(max_tokens=length, temperature=0, ignore_eos=True)
+        stepper.submit(partial(Scheduler.add, request=Request(name, [1], params)))
+    stepper.start()
+    assert over.wait(60)
+    stepper.stop()
+    stepper.join(30)
+    assert Counter(event.request_id for events in told for event in events) == lengths
+    with_long = [events for events in told if any(event.request_id == "long" for event in events)]
+    assert len(with_long) == 2
