@@ -41,12 +41,12 @@ def overload(seconds: float, rounds: int = 3) -> None:
     say(
         f"overload      capacity {capacity:.0f}/s   goodput at twice that {goodput:.0f}/s   "
         f"ratio {goodput / capacity:.2f} (bar 0.95), the median of {ratios}; deadline {DEADLINE} s; "
-        f"the client's share of the cores {before}, then {after}"
+        f"the client took as much as {before} of these cores, then {after}"
     )
 
 
 def _round(target: str, body: bytes, seconds: float) -> tuple[float, float, float, float]:
-    """The capacity, the goodput at twice that, and the client's share of the cores at each."""
+    """The capacity, the goodput at twice that, and what the client took at each, as a share of our cores."""
     cores, started = available_cores(), time.process_time()
     whole = uvloop.run(closed(target, body, CLIENTS, 2 * seconds))
     between = time.process_time()

@@ -6,7 +6,7 @@ The request id is the client's `X-Request-ID` if it is a sane one, else a new on
 which model and version answered, which an alias, a canary or a fallback may have chosen.
 """
 
-import os
+import random
 import re
 from functools import lru_cache
 
@@ -16,6 +16,8 @@ from service import context
 from service.context import RequestContext
 from service.middleware.headers import header
 
+# An id is no secret; asking the system for one would let go of the interpreter for each request.
+_random = random.Random()
 # Printable and short: the id is written to logs and to a response header.
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -30,7 +32,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         given = header(scope, b"x-request-id")
-        request_id = given if given and _SANE.fullmatch(given) else os.urandom(16).hex()
+        request_id = given if given and _SANE.fullmatch(given) else f"{_random.getrandbits(128):032x}"
         request = RequestContext(request_id)
         context.enter(request)
         scope.setdefault("state", {})["request_id"] = request_id
