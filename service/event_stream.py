@@ -4,7 +4,7 @@ Starlette's streaming response leaves its generator to the garbage collector whe
 chunk is being sent; an abandoned generation would keep its slot until then.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
@@ -17,15 +17,17 @@ HEADERS = [
     # nginx would keep events back until it has some pages of them.
     (b"x-accel-buffering", b"no"),
 ]
+# The last event of a stream.
+DONE = b"[DONE]"
 
 
 class EventStream:
-    """An ASGI response of JSON texts, one event each.
+    """An ASGI response of JSON texts, one event each. Those of a list are one write; the last one is `DONE`.
 
     `first` has been drawn from `events` already: closing a generator that never ran would do nothing.
     """
 
-    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, first: Sequence[bytes], events: AsyncGenerator[Sequence[bytes], None]) -> None:
         self._first, self._events = first, events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,15 +37,11 @@ class EventStream:
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        await send(_event(self._first))
-        async for event in self._events:
-            await send(_event(event))
-        await send({"type": "http.response.body", "body": _frame(b"[DONE]")})
+        await send(_body(self._first))
+        async for events in self._events:
+            await send(_body(events))
 
 
-def _event(data: bytes) -> dict[str, object]:
-    return {"type": "http.response.body", "body": _frame(data), "more_body": True}
-
-
-def _frame(data: bytes) -> bytes:
-    return b"data: %b\n\n" % data
+def _body(events: Sequence[bytes]) -> dict[str, object]:
+    text = b"".join(b"data: %b\n\n" % event for event in events)
+    return {"type": "http.response.body", "body": text, "more_body": events[-1] is not DONE}

@@ -13,7 +13,7 @@ from runtime.errors import ModelpressError
 from runtime.manifest import Manifest
 from service.completion import Answer, Piece, answers
 from service.disconnect import while_connected
-from service.event_stream import EventStream
+from service.event_stream import DONE, EventStream
 from service.json_response import JsonResponse, dumps
 from service.openai.sampling import SamplingBody, StreamOptions
 from service.problem import problem_body
@@ -67,9 +67,11 @@ class Reply:
         before, after = self._around or self._write_around(options)
         return b"%b%b%b" % (before, dumps(choice), after)
 
-    def last(self) -> bytes:
-        """The event that closes a stream with its usage."""
-        return dumps(self._object(self.choices.chunk_object, []) | {"usage": self._usage()})
+    def end(self, options: StreamOptions) -> list[bytes]:
+        """What closes a stream: its usage, for whoever asks for it, and the mark of the end."""
+        if not options.include_usage:
+            return [DONE]
+        return [dumps(self._object(self.choices.chunk_object, []) | {"usage": self._usage()}), DONE]
 
     def _write_around(self, options: StreamOptions) -> tuple[bytes, bytes]:
         """Events differ in their choice only: the rest is written once."""
@@ -106,22 +108,24 @@ async def respond(
     """The `count` answers that `pieces` make up: whole, or as a stream where the body asks for one."""
     if not body.stream:
         return JsonResponse(reply.whole(await while_connected(request.receive, answers(pieces, count))))
-    events = _events(request.scope, reply, pieces, body.stream_options)
+    events = _events(request.scope, reply, pieces, body.stream_options, count)
     # The first event is awaited here, so that a refusal is a status and not an event.
     return EventStream(await while_connected(request.receive, anext(events)), events)
 
 
 async def _events(
-    scope: Scope, reply: Reply, pieces: AsyncGenerator[Piece, None], options: StreamOptions
-) -> AsyncGenerator[bytes, None]:
+    scope: Scope, reply: Reply, pieces: AsyncGenerator[Piece, None], options: StreamOptions, count: int
+) -> AsyncGenerator[Sequence[bytes], None]:
+    """The events, those in one list that come together; `count` answers are to be ended."""
+    begun = False
     async with aclosing(pieces):
-        yield reply.chunk(await anext(pieces), options)
         try:
             async for piece in pieces:
-                yield reply.chunk(piece, options)
+                count -= piece.finish_reason is not None
+                yield [reply.chunk(piece, options), *([] if count else reply.end(options))]
+                begun = True
         except ModelpressError as error:
+            if not begun:
+                raise
             # The status is sent already: an error event is all that can be said.
-            yield dumps(problem_body(scope, error))
-            return
-        if options.include_usage:
-            yield reply.last()
+            yield [dumps(problem_body(scope, error)), DONE]

@@ -1,22 +1,23 @@
 """Server-sent events as ASGI messages, and what becomes of their source."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
 from starlette.requests import ClientDisconnect
 
-from service.event_stream import EventStream
+from service.event_stream import DONE, EventStream
 
 closed: list[bool] = []
 
 
-async def events() -> AsyncGenerator[bytes, None]:
+async def events() -> AsyncGenerator[Sequence[bytes], None]:
     closed.clear()
     try:
-        for number in range(3):
-            yield b"%d" % number
+        yield [b"0"]
+        yield [b"1"]
+        yield [b"2", DONE]
     finally:
         closed.append(True)
 
@@ -26,11 +27,11 @@ async def never() -> dict[str, str]:
     raise AssertionError
 
 
-async def stream(source: AsyncGenerator[bytes, None], receive: Any, send: Any) -> None:
+async def stream(source: AsyncGenerator[Sequence[bytes], None], receive: Any, send: Any) -> None:
     await EventStream(await anext(source), source)({}, receive, send)
 
 
-def test_each_text_is_an_event_and_the_last_one_says_that_it_is():
+def test_each_text_is_an_event_and_what_ends_the_stream_leaves_with_its_last_one():
     sent: list[dict[str, Any]] = []
 
     async def send(message: Any) -> None:
@@ -42,7 +43,7 @@ def test_each_text_is_an_event_and_the_last_one_says_that_it_is():
     assert (b"x-accel-buffering", b"no") in sent[0]["headers"]
     body = b"".join(message["body"] for message in sent[1:])
     assert body == b"data: 0\n\ndata: 1\n\ndata: 2\n\ndata: [DONE]\n\n"
-    assert [message.get("more_body", False) for message in sent[1:]] == [True, True, True, False]
+    assert [message.get("more_body", False) for message in sent[1:]] == [True, True, False]
     assert closed == [True]
 
 
