@@ -19,7 +19,8 @@ from runtime.processing import Array
 from runtime.tensor import TensorModel
 from service.batcher import Batcher
 from service.pool import Pool
-from service.served import made_up, warm_up
+from service.served import made_up, serve
+from service.settings import Settings
 from service.traffic import Traffic
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -74,9 +75,11 @@ async def _batched(
 ) -> tuple[dict[int, list[tuple[float, float]]], float]:
     """Rows a second offline and batched, in turns, for each number of clients; and one client's latency."""
     pool, traffic = Pool(1, 1), Traffic()
-    batcher = Batcher(model, pool, traffic, cost=warm_up(model))
+    batcher = serve(model, pool, traffic, Settings())
+    assert isinstance(batcher, Batcher)
     # Largest batches are found under load: a moment to learn.
-    await _saturated(batcher, row, seconds / 2, CLIENTS[0])
+    for clients in CLIENTS:
+        await _saturated(batcher, row, seconds / 2, clients)
     turns: dict[int, list[tuple[float, float]]] = {clients: [] for clients in CLIENTS}
     for _ in range(rounds):
         for clients, pairs in turns.items():

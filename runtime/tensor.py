@@ -31,7 +31,7 @@ from runtime.manifest import (
     WordProcessing,
 )
 from runtime.processing import Array
-from runtime.session import open_session
+from runtime.session import available_cores, open_session
 from runtime.spans import encode_questions
 from runtime.words import check_words, encode_words, number_words
 
@@ -57,7 +57,10 @@ class TensorModel:
         self.manifest: Manifest = bundle.manifest
         # Sums over neighbours meet at the same rows, and onnxruntime's threads lose some of them there.
         alone = isinstance(self.manifest.processing, GraphProcessing)
-        self._session = open_session(bundle.file(graph.file), threads=1 if alone else threads)
+        threads = 1 if alone else threads or available_cores()
+        self._session = open_session(bundle.file(graph.file), threads=threads)
+        # Cores that a run keeps busy.
+        self.cores = threads if self._session.get_providers()[0] == "CPUExecutionProvider" else 1
         self._max_pixels = max_pixels
         self._inputs = {spec.name: spec for spec in self.manifest.signature.inputs}
         self._fitting: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()

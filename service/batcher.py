@@ -1,10 +1,11 @@
 """A feed-forward model at work: requests that wait together run together.
 
 Nobody waits for company: a batch starts as soon as the model is free, with whatever has come in until then
-(`waiting.py` chooses). A second batch starts beside it only if it is full. A run that is shorter than the way
-to a thread and back, or a short one that nobody waits beside, is done in place. What would be late is refused
-when it comes. It belongs to one event loop and reads no clock but the loop's. The trade-off: int8 graphs that
-quantize activations by batch answer very slightly differently in company.
+(`waiting.py` chooses), on all cores or, where enough has, on each core one (`lanes.py`). While all cores have
+something to do, another batch starts only if it is full. A run that is shorter than the way to a thread and
+back, or a short one that nobody waits beside, is done in place. What would be late is refused when it comes.
+It belongs to one event loop and reads no clock but the loop's. The trade-off: int8 graphs that quantize
+activations by batch answer very slightly differently in company.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from service.batch import Layout, join, part, size
 from service.cost import FORGET, CostModel
 from service.errors import DeadlineUnmeetable, ModelFailed
 from service.health import Health
+from service.lanes import Lanes, Way
 from service.pool import SMALL, Pool
 from service.traffic import Traffic
 from service.waiting import Job, Outputs, Waiting
@@ -38,26 +40,32 @@ IN_PLACE_SECONDS = 0.0003
 # Alone in the server, a request holds nobody up: who comes meanwhile waits this long at most, and would have
 # waited for the same model anyway.
 ALONE_SECONDS = 0.002
-# Batches that may run at once: one computes while another is being joined, cut or scheduled.
+# For each core, batches that may run at once: one computes while another is being joined, cut or scheduled.
 IN_FLIGHT = 2
 
 P = ParamSpec("P")
 T = TypeVar("T")
 # Runs a batch somewhere and gives its outputs with the seconds that it took.
-Execute = Callable[[list[Job]], Awaitable[tuple[Outputs, float]]]
+Execute = Callable[[list[Job], Way], Awaitable[tuple[Outputs, float]]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Flight:
-    """A batch that runs: when it should end, and the seconds that it was expected to take."""
+    """A batch that runs: when it should end, and for how many seconds it was expected to keep all cores."""
 
     jobs: list[Job]
+    way: Way
+    rows: int
+    length: int
     ends: float
     seconds: float
 
 
 class Batcher:
-    """Runs one TensorModel. `queue_rows` is how many rows may wait, `max_rows` how many one request has."""
+    """Runs one TensorModel. `queue_rows` is how many rows may wait, `max_rows` how many one request has.
+
+    `lanes` are the ways in which it can run; without them, all cores run each batch.
+    """
 
     def __init__(
         self,
@@ -68,12 +76,13 @@ class Batcher:
         queue_rows: int = 1024,
         max_rows: int = 1024,
         cost: CostModel | None = None,
+        lanes: Lanes | None = None,
         execute: Execute | None = None,
     ) -> None:
         self.model = model
         self.manifest: Manifest = model.manifest
         self.health = Health()
-        self.cost = cost or CostModel()
+        self.lanes = lanes or Lanes(Way(model, cost or CostModel(), 1))
         self._pool, self._traffic, self._max_rows = pool, traffic, max_rows
         # None: in a thread. A bound method here would keep a stopped model until the garbage collector comes.
         self._execute = execute
@@ -82,7 +91,7 @@ class Batcher:
         self._waiting = Waiting(model.manifest.tag, self._layout, queue_rows)
         # Rows that are being parsed, as far as their bodies' sizes tell; and a row's bytes, the most lately.
         self._coming_rows, self._row_bytes = 0, 0.0
-        self._threads = _threads()
+        self._threads = self._start_threads()
         self._running: dict[asyncio.Task[None], _Flight] = {}
         self._ends = 0.0
         self._scheduled = False
@@ -188,13 +197,13 @@ class Batcher:
             task.cancel()
         self._running.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._threads = _threads()
+        self._threads = self._start_threads()
 
     def _is_instant(self, rows: int, length: int) -> bool:
         """Whether a request is alone in the server and over sooner than it could wait for another."""
         if not self._can_run_in_place or not self._is_alone():
             return False
-        work = self.cost.work(rows, length)
+        work = self.lanes.wide.cost.work(rows, length)
         return 0 < work < AT_ONCE_SECONDS and asyncio.get_running_loop().time() + work <= context.deadline()
 
     def _is_alone(self) -> bool:
@@ -205,10 +214,10 @@ class Batcher:
         """Run one request by itself, here and now."""
         self._series.begin(rows, rows * length, (0.0,))
         try:
-            outputs, seconds = self._timed(inputs)
+            outputs, seconds = _timed(self.model, inputs)
         except Exception as error:
             raise self._failure(error) from None
-        self.cost.observe(rows, length, seconds)
+        self.lanes.wide.cost.observe(rows, length, seconds)
         self.health.succeeded()
         return outputs
 
@@ -243,12 +252,12 @@ class Batcher:
 
     def _expected_seconds(self, rows: int, length: int) -> float:
         """Seconds until `rows` more rows of `length` would be answered."""
-        waiting = self._waiting
-        if waiting.rows + rows > self.cost.best_rows(length):
-            return self._expected_wait(rows) + self.cost.seconds(rows, length)
+        waiting, cost = self._waiting, self._next_way().cost
+        if waiting.rows + rows > cost.best_rows(length):
+            return self._expected_wait(rows) + cost.seconds(rows, length)
         # It joins what waits now, and later ones may join only while that makes nobody late.
         running = max(0.0, self._ends - asyncio.get_running_loop().time()) if self._running else 0.0
-        return running + self.cost.seconds(waiting.rows + rows, max(length, waiting.length))
+        return running + cost.seconds(waiting.rows + rows, max(length, waiting.length))
 
     def _expected_wait(self, rows: int) -> float:
         """Seconds until `rows` more could begin, if the batches before are as full as pays."""
@@ -256,9 +265,19 @@ class Batcher:
         if not self._running and not waiting:
             return 0.0
         running = max(0.0, self._ends - asyncio.get_running_loop().time())
-        best = self.cost.best_rows(waiting.length)
+        way = self._next_way()
+        best = way.cost.best_rows(waiting.length)
         # Whole batches, for who comes later may still join the last one.
-        return running + self.cost.seconds(best, waiting.length) * math.ceil((waiting.rows + rows) / best)
+        return running + self._share(way, best, waiting.length) * math.ceil((waiting.rows + rows) / best)
+
+    def _next_way(self) -> Way:
+        """How the next batch runs."""
+        rows = self._waiting.rows + sum(flight.rows for flight in self._running.values())
+        return self.lanes.choose(rows, self._waiting.length)
+
+    def _share(self, way: Way, rows: int, length: int) -> float:
+        """Seconds of all cores that a batch takes, which may be more of fewer."""
+        return way.cost.seconds(rows, length) * way.cores / self.lanes.wide.cores
 
     def _schedule(self) -> None:
         # Behind the requests that the loop has already read, so that they come along.
@@ -269,40 +288,49 @@ class Batcher:
     def _flush(self) -> None:
         self._scheduled = False
         loop = asyncio.get_running_loop()
-        while self._waiting and len(self._running) < IN_FLIGHT:
-            if self._running and self._waiting.rows < self.cost.best_rows(self._waiting.oldest.length):
+        while self._waiting:
+            way = self._next_way()
+            if not self._has_room(way.cost.best_rows(self._waiting.oldest.length)):
                 return
-            jobs = self._waiting.take(self.cost, loop.time())
-            if jobs and self._begin(jobs):
+            jobs = self._waiting.take(way.cost, loop.time())
+            if jobs and self._begin(jobs, way):
                 return
 
-    def _begin(self, jobs: list[Job]) -> bool:
+    def _has_room(self, full: int) -> bool:
+        """Whether a batch may begin: any where a core has nothing to do, else one of `full` rows."""
+        cores, busy = self.lanes.wide.cores, sum(flight.way.cores for flight in self._running.values())
+        return busy < cores or (busy < IN_FLIGHT * cores and self._waiting.rows >= full)
+
+    def _begin(self, jobs: list[Job], way: Way) -> bool:
         """Run a batch. True: it was run in place, and it is others' turn on the loop before the next one."""
-        loop = asyncio.get_running_loop()
+        loop, wide = asyncio.get_running_loop(), self.lanes.wide
         rows, length = sum(job.rows for job in jobs), max(job.length for job in jobs)
         self._series.begin(rows, rows * length, [loop.time() - job.queued for job in jobs])
         most = ALONE_SECONDS if len(jobs) == 1 and self._is_alone() else IN_PLACE_SECONDS
-        if self._can_run_in_place and 0 < self.cost.work(rows, length) < most:
+        if self._can_run_in_place and 0 < wide.cost.work(rows, length) < most:
+            flight = _Flight(jobs, wide, rows, length, 0.0, 0.0)
             try:
-                self._finish(jobs, rows, length, *self._timed(self._joined(jobs)))
+                self._finish(flight, *_timed(self.model, self._joined(jobs)))
             except Exception as error:
-                self._break(jobs, error)
+                self._break(flight, error)
             if self._waiting:
                 self._schedule()
             return True
-        task = loop.create_task(self._work(jobs, rows, length))
         # Batches that run side by side share the cores: together they end as if one came after the other.
-        seconds = self.cost.seconds(rows, length)
+        seconds = self._share(way, rows, length)
         self._ends = max(self._ends, loop.time()) + seconds
-        self._running[task] = _Flight(jobs, self._ends, seconds)
+        flight = _Flight(jobs, way, rows, length, self._ends, seconds)
+        task = loop.create_task(self._work(flight))
+        self._running[task] = flight
         task.add_done_callback(self._end)
         return False
 
-    async def _work(self, jobs: list[Job], rows: int, length: int) -> None:
+    async def _work(self, flight: _Flight) -> None:
         try:
-            self._finish(jobs, rows, length, *await (self._execute or self._in_a_thread)(jobs))
+            execute = self._execute or self._in_a_thread
+            self._finish(flight, *await execute(flight.jobs, flight.way))
         except Exception as error:
-            self._break(jobs, error)
+            self._break(flight, error)
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         self._running.pop(task, None)
@@ -312,8 +340,9 @@ class Batcher:
         if self._waiting:
             self._flush()
 
-    def _finish(self, jobs: list[Job], rows: int, length: int, outputs: Outputs, seconds: float) -> None:
-        self.cost.observe(rows, length, seconds)
+    def _finish(self, flight: _Flight, outputs: Outputs, seconds: float) -> None:
+        jobs = flight.jobs
+        flight.way.cost.observe(flight.rows, flight.length, seconds)
         self.health.succeeded()
         if len(jobs) == 1:
             jobs[0].succeed(outputs)
@@ -323,13 +352,13 @@ class Batcher:
             job.succeed(part(outputs, start, job.rows, job.length, self._layout))
             start += job.rows
 
-    def _break(self, jobs: list[Job], error: Exception) -> None:
-        if len(jobs) > 1:
+    def _break(self, flight: _Flight, error: Exception) -> None:
+        if len(flight.jobs) > 1:
             # One of them did it: each gets a batch of its own, so that only that one fails.
-            for job in jobs:
-                self._begin([job])
+            for job in flight.jobs:
+                self._begin([job], flight.way)
             return
-        jobs[0].fail(self._failure(error))
+        flight.jobs[0].fail(self._failure(error))
 
     def _failure(self, error: Exception) -> Exception:
         """What the one request that failed is told. What is not its own fault counts against the model."""
@@ -343,15 +372,16 @@ class Batcher:
     def _joined(self, jobs: list[Job]) -> Mapping[str, Array]:
         return join([job.inputs for job in jobs], self._layout)
 
-    def _timed(self, inputs: Mapping[str, Array]) -> tuple[Outputs, float]:
-        started = perf_counter()
-        outputs = self.model.run_checked(inputs)
-        return outputs, perf_counter() - started
-
-    async def _in_a_thread(self, jobs: list[Job]) -> tuple[Outputs, float]:
+    async def _in_a_thread(self, jobs: list[Job], way: Way) -> tuple[Outputs, float]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: self._timed(self._joined(jobs)))
+        return await loop.run_in_executor(self._threads, lambda: _timed(way.model, self._joined(jobs)))
+
+    def _start_threads(self) -> ThreadPoolExecutor:
+        # As many as there are cores; what waits for one of them is ready to go.
+        return ThreadPoolExecutor(max(IN_FLIGHT, self.lanes.wide.cores), thread_name_prefix="batch")
 
 
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="batch")
+def _timed(model: TensorModel, inputs: Mapping[str, Array]) -> tuple[Outputs, float]:
+    started = perf_counter()
+    outputs = model.run_checked(inputs)
+    return outputs, perf_counter() - started

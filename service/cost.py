@@ -13,6 +13,8 @@ NEWEST = 0.2
 FORGET = 1.02
 # A larger batch must be this much better per row than a smaller one to be worth its longer wait.
 WORTHWHILE = 0.97
+# What is settled for good is the least batch with rows that cost no more than this times the cheapest.
+NEARLY = 1.05
 # 65,536 elements bound a batch's memory: 512 rows of 128 tokens.
 MAX_ELEMENTS = 2**16
 MAX_ROWS = 2**10
@@ -28,6 +30,7 @@ class CostModel:
         self._least: dict[Bucket, float] = {}
         self._nearest: dict[Bucket, Bucket] = {}
         self._best: dict[int, int] = {}
+        self._settled = 0
 
     def observe(self, rows: int, length: int, seconds: float) -> None:
         """Take note of a run."""
@@ -63,12 +66,21 @@ class CostModel:
     def best_rows(self, length: int = 1) -> int:
         """The batch size with the most rows a second for rows of this length.
 
-        A size next to the largest measured one counts as good until it has been tried.
+        A size next to the largest measured one counts as good until it has been tried, unless it was settled.
         """
+        if self._settled:
+            return max(1, self._settled // length)
         place = (length - 1).bit_length()
         if place not in self._best:
             self._best[place] = self._find_best(place)
         return self._best[place]
+
+    def settle(self, length: int) -> None:
+        """Keep to the least batch that was nearly the best one for rows of this length, however load is."""
+        place = (length - 1).bit_length()
+        known = {rows: cost for (rows, at), cost in self._table.items() if at == place}
+        most = NEARLY * min(known.values())
+        self._settled = length * 2 ** min(rows for rows, cost in known.items() if cost <= most)
 
     def _find_best(self, place: int) -> int:
         limit = max(1, min(MAX_ROWS, MAX_ELEMENTS >> place))

@@ -1,6 +1,8 @@
 """A loaded model at work, of either kind, and how a bundle becomes one."""
 
+import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import perf_counter
 
@@ -19,15 +21,22 @@ from service.batcher import Batcher
 from service.cost import CostModel, measure
 from service.engine import Engine
 from service.errors import ModelFailed
+from service.lanes import Lanes, Way
 from service.pool import Pool
 from service.proposers import proposing
 from service.settings import Settings
 from service.traffic import Traffic
 
+logger = logging.getLogger("modelpress.service")
+
 Served = Batcher | Engine
 
 # The cost table's first cells are measured for this long at most: readiness must not wait for it.
 WARM_UP_SECONDS = 0.15
+# Beside an event loop that wants a core, single threads are better already where they are nearly as good.
+AS_GOOD = 1.1
+# A model of more bytes is in memory once, and all cores run each of its batches.
+LARGEST_TWICE = 2**28
 # A short sentence; longer ones are measured when they come.
 WARM_UP_LENGTH = 16
 
@@ -46,9 +55,14 @@ def load(bundle: Bundle, settings: Settings) -> TensorModel | TextModel:
 def serve(model: TensorModel | TextModel, pool: Pool, traffic: Traffic, settings: Settings) -> Served:
     """The model with its queue in front. Raises ModelFailed for a feed-forward model that does not run."""
     if isinstance(model, TensorModel):
-        rows = settings.queue_rows, settings.max_rows
-        cost = warm_up(model)
-        return Batcher(model, pool, traffic, queue_rows=rows[0], max_rows=rows[1], cost=cost)
+        return Batcher(
+            model,
+            pool,
+            traffic,
+            queue_rows=settings.queue_rows,
+            max_rows=settings.max_rows,
+            lanes=open_lanes(model),
+        )
     return Engine(
         model,
         slots=settings.slots,
@@ -56,6 +70,55 @@ def serve(model: TensorModel | TextModel, pool: Pool, traffic: Traffic, settings
         queue_tokens=settings.queue_tokens,
         make_scheduler=scheduling(model, settings),
     )
+
+
+def open_lanes(model: TensorModel) -> Lanes:
+    """The ways in which a model can run, measured; it is opened a second time only where that pays.
+
+    Raises ModelFailed for a model that cannot run at all.
+    """
+    wide = Way(model, warm_up(model), model.cores)
+    weights = sum(record.size for record in model.manifest.files.values())
+    if model.cores > 1 and Layout.of(model.manifest).batched and weights <= LARGEST_TWICE:
+        length = _warm_up_length(model)
+        narrow = _open_narrow(model, length)
+        if narrow and _per_row(narrow.cost, length) / model.cores < AS_GOOD * _per_row(wide.cost, length):
+            return Lanes(wide, narrow)
+    return Lanes(Way(model, wide.cost, 1))
+
+
+def _open_narrow(model: TensorModel, length: int) -> Way | None:
+    """The model on one thread, measured while as many run as there are cores. None where that fails."""
+    cost = CostModel()
+    try:
+        narrow = TensorModel(model.bundle, threads=1)
+        with ThreadPoolExecutor(model.cores) as threads:
+            run = _side_by_side(_timed(narrow, length), model.cores, threads)
+            measure(cost, run, length=length, budget=WARM_UP_SECONDS)
+    except Exception:
+        # Such as memory that there is not: all cores still answer.
+        logger.warning("%s: cannot be opened on one thread", model.manifest.tag, exc_info=True)
+        return None
+    cost.settle(length)
+    return Way(narrow, cost, 1)
+
+
+def _per_row(cost: CostModel, length: int) -> float:
+    rows = cost.best_rows(length)
+    return cost.seconds(rows, length) / rows
+
+
+def _side_by_side(
+    run: Callable[[int], float], number: int, threads: ThreadPoolExecutor
+) -> Callable[[int], float]:
+    """Times as many runs at once: each takes its time while the others want the same memory."""
+
+    def run_all(rows: int) -> float:
+        started = perf_counter()
+        list(threads.map(run, [rows] * number))
+        return perf_counter() - started
+
+    return run_all
 
 
 def scheduling(model: TextModel, settings: Settings) -> Callable[[TextModel, int], Scheduler]:
@@ -73,8 +136,7 @@ def scheduling(model: TextModel, settings: Settings) -> Callable[[TextModel, int
 
 def warm_up(model: TensorModel) -> CostModel:
     """What made-up rows cost, measured. Raises ModelFailed for a model that cannot run at all."""
-    cost, layout = CostModel(), Layout.of(model.manifest)
-    length = WARM_UP_LENGTH if layout.sequence is not None else 1
+    cost, layout, length = CostModel(), Layout.of(model.manifest), _warm_up_length(model)
     # What a first check reads, such as the tokenizer, is not left to the first request.
     with suppress(InputError):
         model.check(made_up(model.manifest, 1, length))
@@ -87,6 +149,10 @@ def warm_up(model: TensorModel) -> CostModel:
     except Exception as error:
         raise ModelFailed(f"{model.manifest.tag} does not run: {error}; publish it again") from error
     return cost
+
+
+def _warm_up_length(model: TensorModel) -> int:
+    return WARM_UP_LENGTH if Layout.of(model.manifest).sequence is not None else 1
 
 
 def _timed(model: TensorModel, length: int) -> Callable[[int], float]:

@@ -19,6 +19,7 @@ from service.batcher import Batcher
 from service.context import RequestContext
 from service.cost import CostModel
 from service.errors import DeadlineExceeded, DeadlineUnmeetable, ModelFailed, TooBusy
+from service.lanes import Way
 from service.pool import SMALL, Pool
 from service.traffic import Traffic
 from tests.service.clock import run_virtually
@@ -37,7 +38,7 @@ class Machine:
         self.batches: list[int] = []
         self.busy = asyncio.Lock()
 
-    async def __call__(self, jobs: list) -> tuple[dict[str, np.ndarray], float]:
+    async def __call__(self, jobs: list, way: Way) -> tuple[dict[str, np.ndarray], float]:
         inputs = {"pixels": np.concatenate([job.inputs["pixels"] for job in jobs])}
         rows = len(inputs["pixels"])
         self.batches.append(rows)
@@ -155,7 +156,7 @@ def test_batches_that_take_less_than_expected_do_not_add_up_to_a_wait(model):
 
         # As where two batches are timed while they share the cores: each seems to cost twice as much.
         machine.fixed, machine.per_row = machine.fixed / 2, machine.per_row / 2
-        batcher.cost.observe = lambda *run: None
+        batcher.lanes.wide.cost.observe = lambda *run: None
         await asyncio.gather(*(client() for _ in range(6)))
 
     virtual(model, test)
@@ -178,10 +179,10 @@ def test_who_leaves_while_waiting_is_never_computed(model):
 def test_what_is_late_is_dropped_before_it_runs(model):
     async def test(batcher: Batcher, machine: Machine) -> None:
         # The estimate is wrong on purpose: everything is thought to cost nothing.
-        batcher.cost = CostModel()
+        batcher.lanes.wide.cost = CostModel()
         first = asyncio.create_task(batcher.run(image(0)))
         await asyncio.sleep(0.001)
-        batcher.cost.observe(1, 1, 1e-9)
+        batcher.lanes.wide.cost.observe(1, 1, 1e-9)
         with pytest.raises(DeadlineExceeded):
             await within(0.002, batcher.run(image(1)))
         await first

@@ -81,3 +81,13 @@ def test_a_run_that_was_held_up_says_nothing_of_the_work_and_a_slower_machine_do
     for _ in range(500):
         cost.observe(4, 1, 0.1)
     assert cost.work(4) == pytest.approx(0.1, rel=0.05)
+
+
+def test_what_was_settled_stays_and_counts_in_elements():
+    cost = CostModel()
+    for rows, seconds in ((1, 1.0), (2, 1.6), (4, 2.45), (8, 4.8), (16, 9.8)):
+        cost.observe(rows, 16, seconds)
+    cost.settle(16)
+    cost.observe(64, 16, 0.001)
+    # Four rows cost 0.6125 each, nearly the least of 0.6.
+    assert [cost.best_rows(length) for length in (16, 32, 64, 1000)] == [4, 2, 1, 1]

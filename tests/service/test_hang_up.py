@@ -33,7 +33,7 @@ class Slow:
     def __init__(self, model: TensorModel, seconds: float) -> None:
         self.model, self.seconds, self.rows = model, seconds, 0
 
-    async def __call__(self, jobs: list) -> tuple[dict[str, np.ndarray], float]:
+    async def __call__(self, jobs: list, way: object) -> tuple[dict[str, np.ndarray], float]:
         self.rows += len(jobs)
         await asyncio.sleep(self.seconds)
         return self.model.run(jobs[0].inputs), self.seconds
