@@ -3,12 +3,15 @@
 With as many clients as a batch has rows, nobody waits while one runs, and then the model waits for all of
 them to ask again; with several times as many, the next batch is there. The batcher runs on uvloop, as it does
 in the service. A machine that is shared goes at another pace every few seconds: offline and batcher take
-turns, and the median of their ratios counts.
+turns, and the median of their ratios counts. Offline is all cores running one batch at a time and, where the
+service would do that as well, each core one of its own.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -28,35 +31,67 @@ CLIENTS = (64, 256)
 LENGTH = 32
 
 
+@dataclass(frozen=True)
+class Way:
+    """Models that run side by side offline, each a batch of `rows` after another."""
+
+    models: Sequence[TensorModel]
+    rows: int
+
+
 def batching(folder: Path, seconds: float, rounds: int = 5) -> None:
     """Both ratios, of the batcher in this process: what HTTP costs is measured elsewhere."""
     model = TensorModel(Bundle.open(folder))
     row = made_up(model.manifest, 1, LENGTH)
-    best = max(ROWS, key=lambda rows: _offline(model, rows, seconds / 4))
+    pool = Pool(1, 1)
+    batcher = serve(model, pool, Traffic(), Settings())
+    assert isinstance(batcher, Batcher)
+    ways, narrow = [_best([model], seconds / 4)], batcher.lanes.narrow
+    if narrow:
+        ways.append(_best([narrow.model] * batcher.lanes.wide.cores, seconds / 4))
     alone = _alone(model, row)
-    turns, latency = uvloop.run(_batched(model, row, best, seconds, rounds))
-    tag = model.manifest.tag
-    for clients, pairs in turns.items():
-        offline, rate = sorted(pairs, key=lambda pair: pair[1] / pair[0])[rounds // 2]
-        ratios = " ".join(f"{ours / theirs:.2f}" for theirs, ours in pairs)
-        say(
-            f"batching      {tag}: offline {offline:.0f} rows/s in batches of {best}   "
-            f"batcher {rate:.0f} rows/s   ratio {rate / offline:.2f} (bar 0.85), {clients} clients, "
-            f"the median of {ratios}"
-        )
+    turns, latency = uvloop.run(_batched(batcher, row, ways, seconds, rounds))
+    pool.close()
+    for clients, rates in turns.items():
+        _report(model.manifest.tag, ways, clients, rates)
     say(
-        f"one client    {tag}: model {1000 * alone:.3f} ms   batcher {1000 * latency:.3f} ms   "
-        f"ratio {latency / alone:.2f} (bar 1.3)"
+        f"one client    {model.manifest.tag}: model {1000 * alone:.3f} ms   "
+        f"batcher {1000 * latency:.3f} ms   ratio {latency / alone:.2f} (bar 1.3)"
     )
 
 
-def _offline(model: TensorModel, rows: int, seconds: float) -> float:
-    inputs, count = made_up(model.manifest, rows, LENGTH), 0
-    model.run(inputs)
+def _report(tag: str, ways: Sequence[Way], clients: int, turns: Sequence[tuple[list[float], float]]) -> None:
+    """`turns` are rows a second offline, in each of the ways, and of the batcher."""
+    say(f"batching      {tag}: {clients} clients, {_median([rate for _, rate in turns]):.0f} rows/s")
+    for index, way in enumerate(ways):
+        offline = _median([rates[index] for rates, _ in turns])
+        ratios = [rate / rates[index] for rates, rate in turns]
+        each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        say(
+            f"                  offline {offline:.0f} rows/s in {len(way.models)} x {way.rows} rows   "
+            f"ratio {_median(ratios):.2f} (bar 0.85), the median of {each}"
+        )
+
+
+def _best(models: Sequence[TensorModel], seconds: float) -> Way:
+    return max((Way(models, rows) for rows in ROWS), key=lambda way: _offline(way, seconds))
+
+
+def _offline(way: Way, seconds: float) -> float:
+    """Rows a second, of threads that each run a model."""
+    inputs = made_up(way.models[0].manifest, way.rows, LENGTH)
+    way.models[0].run(inputs)
     started = time.perf_counter()
-    while time.perf_counter() < started + seconds:
-        model.run(inputs)
-        count += rows
+
+    def run(model: TensorModel) -> int:
+        count = 0
+        while time.perf_counter() < started + seconds:
+            model.run(inputs)
+            count += way.rows
+        return count
+
+    with ThreadPoolExecutor(len(way.models)) as threads:
+        count = sum(threads.map(run, way.models))
     return count / (time.perf_counter() - started)
 
 
@@ -71,19 +106,20 @@ def _timed(model: TensorModel, row: Mapping[str, Array]) -> float:
 
 
 async def _batched(
-    model: TensorModel, row: Mapping[str, Array], best: int, seconds: float, rounds: int
-) -> tuple[dict[int, list[tuple[float, float]]], float]:
+    batcher: Batcher,
+    row: Mapping[str, Array],
+    ways: Sequence[Way],
+    seconds: float,
+    rounds: int,
+) -> tuple[dict[int, list[tuple[list[float], float]]], float]:
     """Rows a second offline and batched, in turns, for each number of clients; and one client's latency."""
-    pool, traffic = Pool(1, 1), Traffic()
-    batcher = serve(model, pool, traffic, Settings())
-    assert isinstance(batcher, Batcher)
     # Largest batches are found under load: a moment to learn.
     for clients in CLIENTS:
         await _saturated(batcher, row, seconds / 2, clients)
-    turns: dict[int, list[tuple[float, float]]] = {clients: [] for clients in CLIENTS}
+    turns: dict[int, list[tuple[list[float], float]]] = {clients: [] for clients in CLIENTS}
     for _ in range(rounds):
         for clients, pairs in turns.items():
-            offline = _offline(model, best, seconds / 2)
+            offline = [_offline(way, seconds / 2) for way in ways]
             pairs.append((offline, await _saturated(batcher, row, seconds / 2, clients)))
     times = []
     for _ in range(200):
@@ -91,7 +127,6 @@ async def _batched(
         await batcher.run(row)
         times.append(time.perf_counter() - started)
     await batcher.stop()
-    pool.close()
     return turns, _median(times)
 
 
