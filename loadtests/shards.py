@@ -81,10 +81,11 @@ def run(scenario: Scenario, url: str, count: int, start_at: float | None = None)
                         generators.append(_start(path, url, f"{index}/{count}", start, out))
                 with progress.showing(lambda: standing.read([_told(out) for out in outs]), scenario.span):
                     _wait(generators, interruptions)
+                    first = list(filter(_failed, generators))
                     _end(generators)
         finally:
             _kill(generators)
-        return _gather(generators, bool(interruptions))
+        return _gather(generators, bool(interruptions), first)
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -171,10 +172,14 @@ def _kill(generators: Sequence[Generator]) -> None:
         process.wait()
 
 
-def _gather(generators: Sequence[Generator], interrupted: bool) -> Result:
-    """One result of what they left. Raises LoadTestError, or KeyboardInterrupt, where that is nothing."""
+def _gather(generators: Sequence[Generator], interrupted: bool, first: Sequence[Generator]) -> Result:
+    """One result of what they left. Raises LoadTestError, or KeyboardInterrupt, where that is nothing.
+
+    `first` have failed of themselves: the reason is theirs, whatever those say that were ended for it.
+    """
     complaints = [process.stderr.read() if process.stderr else "" for process, _ in generators]
     lost = [index for index, generator in enumerate(generators) if _failed(generator)]
+    lost.sort(key=lambda index: generators[index] not in first)
     left = [read_run(out) for _, out in generators if out.exists()]
     something = any(result.counts.sent for result in left)
     if interrupted and not something:

@@ -1,4 +1,6 @@
+import asyncio
 import json
+import subprocess
 import time
 
 import numpy as np
@@ -114,12 +116,32 @@ def test_a_generator_that_cannot_run_says_why(serve, scenario):
 
 
 def test_a_generator_that_fails_ends_the_others_instead_of_waiting_for_them(serve, scenario):
-    """Two users cannot be shared among three."""
-    closed = scenario.model_copy(update={"arrivals": ClosedArrivals(kind="closed", users=2), "duration": 60})
+    """Two users cannot be shared among three. The others are asking still, and say that they were ended."""
+
+    async def never(request):
+        await asyncio.Event().wait()
+
+    closed = scenario.model_copy(update={"arrivals": ClosedArrivals(kind="closed", users=2), "timeout": 600})
     began = time.monotonic()
     with pytest.raises(LoadTestError, match="more than there are users"):
-        shards.run(closed, serve(answer).url, 3)
-    assert time.monotonic() - began < 45
+        shards.run(closed, serve(never).url, 3)
+    assert time.monotonic() - began < 300
+
+
+def test_the_reason_is_that_of_the_generator_that_failed_of_itself(tmp_path):
+    """And not what one says that was ended for it, and comes before it."""
+    said = ("error: interrupted before anything was measured", "error: no such model")
+    generators = []
+    for index, line in enumerate(said):
+        process = subprocess.Popen(
+            ["sh", "-c", f"echo '{line}' >&2; exit 2"], stderr=subprocess.PIPE, text=True
+        )
+        process.wait()
+        generators.append(shards.Generator(process, tmp_path / f"{index}.json"))
+    with pytest.raises(LoadTestError, match="no such model"):
+        shards._gather(generators, False, generators[1:])
+    for process, _ in generators:
+        process.stderr.close()
 
 
 def test_several_processes_start_when_they_are_told_to(serve, scenario):
