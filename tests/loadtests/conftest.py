@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,18 +27,31 @@ class FakeServer:
 
     def __init__(self, handler: Handler) -> None:
         self.requests = 0
+        self.by_connection: Counter[object] = Counter()
         self._handler = handler
         self._arrived = threading.Condition()
         self._started = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60)
 
-    def wait_for(self, requests: int) -> None:
-        """Return when so many requests have arrived."""
+    def wait_for(self, requests: int, connections: int = 0) -> None:
+        """Return when so many requests have arrived, or, on each of so many connections, so many."""
+
+        def have() -> bool:
+            busy = sum(count >= requests for count in self.by_connection.values())
+            return busy >= connections if connections else self.requests >= requests
+
         with self._arrived:
-            assert self._arrived.wait_for(lambda: self.requests >= requests, timeout=30)
+            assert self._arrived.wait_for(have, timeout=120)
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Return when that is so: the server hears of what a client has done after the client is done."""
+        latest = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < latest, "it did not come true"
+            time.sleep(0.01)
 
     def close(self) -> None:
         if self._thread.is_alive():
@@ -46,6 +61,7 @@ class FakeServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         with self._arrived:
             self.requests += 1
+            self.by_connection[request.transport] += 1
             self._arrived.notify_all()
         await request.read()
         return await self._handler(request)

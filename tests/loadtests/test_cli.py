@@ -17,6 +17,7 @@ SCENARIO = """\
 arrivals: {kind: constant, rate: 20}
 duration: 0.2
 warmup: 0
+metrics: null
 mix: [{dialect: oip-infer, model: lenet5, inputs: [{name: x, shape: [1]}]}]
 objectives: {p99_ms: %d}
 """
@@ -41,15 +42,17 @@ def test_the_exit_code_is_the_verdict_and_stdout_only_json(
 ):
     path, out = scenario_file(SCENARIO % limit), tmp_path / "result.json"
     ran = invoke(path, "--url", serve(infer).url, "--json", "--out", out)
-    assert (ran.exit_code, ran.stderr) == (exit_code, "")
-    assert json.loads(ran.stdout) == json.loads(out.read_text(encoding="utf-8"))
-    assert json.loads(ran.stdout)["outcome"] == outcome
+    document = json.loads(ran.stdout)
+    assert document == json.loads(out.read_text(encoding="utf-8"))
+    # What a machine that is busy otherwise has sent late says nothing, and is no verdict.
+    exit_code, outcome = (2, "invalid") if document["invalid"] else (exit_code, outcome)
+    assert (ran.exit_code, document["outcome"]) == (exit_code, outcome)
+    assert ran.stderr == "".join(f"invalid run: {reason}\n" for reason in document["invalid"])
 
 
 def test_the_table_is_for_people(serve, scenario_file):
     ran = invoke(scenario_file(SCENARIO % 5000), "--url", serve(infer).url, "--rate", 10)
-    assert ran.exit_code == 0
-    assert "PASS" in ran.stdout
+    assert {0: "PASS", 2: "INVALID"}[ran.exit_code] in ran.stdout
     assert "requests 2 measured, 0 failed" in ran.stdout
 
 
@@ -71,10 +74,13 @@ def test_a_wrong_input_is_one_line_and_exit_code_2(serve, scenario_file, text, o
     assert ran.stderr.count("\n") == 1
 
 
-def interrupt(server, requests, *arguments, how=lambda process: process.send_signal(signal.SIGINT)):
+def interrupt(
+    server, requests, *arguments, connections=0, how=lambda process: process.send_signal(signal.SIGINT)
+):
     """The command in a process of its own, sent a Ctrl-C (or ended as `how` does) after so many requests.
 
-    None of the processes that it has started may be there afterwards.
+    On each of so many connections, where that is said. None of the processes that it has started may be there
+    afterwards.
     """
     # Whoever is started in the background of a shell inherits that interrupts are ignored.
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -82,10 +88,10 @@ def interrupt(server, requests, *arguments, how=lambda process: process.send_sig
     process = subprocess.Popen(
         [*program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    server.wait_for(requests)
+    server.wait_for(requests, connections)
     started = psutil.Process(process.pid).children(recursive=True)
     how(process)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=120)
     assert not any(each.is_running() for each in started)
     return process.returncode, stdout, stderr
 
@@ -94,10 +100,16 @@ async def answer(request):
     return web.json_response({"outputs": [{"name": "y"}]})
 
 
+def one_after_the_other(users):
+    """Who asks the n-th time has read the answer before it, however late either is."""
+    arrivals = f"{{kind: closed, users: {users}, think: 0.05}}"
+    return (SCENARIO % 30_000).replace("{kind: constant, rate: 20}", arrivals)
+
+
 def test_ctrl_c_writes_and_prints_what_was_measured(serve, scenario_file, tmp_path):
     server, out = serve(answer), tmp_path / "result.json"
     options = ["--url", server.url, "--duration", 60, "--json", "--out", out]
-    code, stdout, stderr = interrupt(server, 12, scenario_file(SCENARIO % 50), *options)
+    code, stdout, stderr = interrupt(server, 12, scenario_file(one_after_the_other(1)), *options)
     assert code == 130
     assert "invalid run: the run was interrupted" in stderr
     assert "Traceback" not in stderr
@@ -111,16 +123,20 @@ def test_a_run_heeds_sigterm_also_where_ctrl_c_is_ignored(serve, scenario_file, 
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from loadtests.cli import app; app()"
     )
-    command = [scenario_file(SCENARIO % 50), "--url", server.url, "--duration", 60, "--out", out]
+    scenario = scenario_file(one_after_the_other(1))
+    command = [scenario, "--url", server.url, "--duration", 60, "--out", out]
     process = subprocess.Popen(
         [sys.executable, "-c", program, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     server.wait_for(12)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (143, b"invalid run: the run was interrupted\n")
-    assert json.loads(out.read_text(encoding="utf-8"))["summary"]["requests"] >= 8
+    _, stderr = process.communicate(timeout=120)
+    document = json.loads(out.read_text(encoding="utf-8"))
+    complaints = "".join(f"invalid run: {reason}\n" for reason in document["invalid"])
+    assert (process.returncode, stderr.decode()) == (143, complaints)
+    assert document["invalid"][0] == "the run was interrupted"
+    assert document["summary"]["requests"] >= 8
 
 
 def the_first_dies(process):
@@ -141,7 +157,8 @@ def test_an_end_reaches_every_process_and_what_they_have_measured_is_written(
 ):
     server, out = serve(answer), tmp_path / "result.json"
     options = ["--url", server.url, "--duration", 60, "--processes", 2, "--out", out]
-    code, _, stderr = interrupt(server, 24, scenario_file(SCENARIO % 5000), *options, how=how)
+    scenario = scenario_file(one_after_the_other(2))
+    code, _, stderr = interrupt(server, 12, scenario, *options, connections=2, how=how)
     assert (code, "Traceback" in stderr) == (exit_code, False)
     assert "invalid run: the run was interrupted" in stderr
     assert ("of 2 is lost" in stderr, "signal 9" in stderr) == (count == 1, count == 1)
@@ -153,15 +170,23 @@ def test_an_end_reaches_every_process_and_what_they_have_measured_is_written(
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("sweep", ["--rates", "20,21,22"]),
-        ("search", ["--rate", 20, "--repeats", 1]),
+        ("sweep", ["--rates", "20,21,22", "--duration", 1]),
+        ("search", ["--rate", 20, "--duration", 60]),
     ],
 )
 def test_ctrl_c_ends_a_series_with_the_points_it_has(serve, scenario_file, tmp_path, command, options):
-    """The first point takes some 20 requests, the second is interrupted."""
-    server, out = serve(answer), tmp_path / "series.json"
+    """In the third point of the sweep; in the search's first, as one that is sent late would be its last."""
+
+    async def answer_the_first_points(request):
+        if (
+            server.requests > 44
+        ):  # with a probe before each, so that none but the interrupted one waits for it
+            await asyncio.Event().wait()
+        return await answer(request)
+
+    server, out = serve(answer_the_first_points), tmp_path / "series.json"
     scenario = scenario_file(SCENARIO.replace("p99_ms", "p50_ms") % 30_000)
-    options = ["--url", server.url, "--duration", 1, *options, "--out", out]
+    options = ["--url", server.url, *options, "--out", out]
     code, stdout, stderr = interrupt(server, 50, command, scenario, *options)
     assert (code, "Traceback" in stderr) == (130, False)
     document = json.loads(out.read_text(encoding="utf-8"))
@@ -223,7 +248,7 @@ def test_files_of_every_kind_are_written(serve, scenario_file, tmp_path):
     assert paths["html"].read_text(encoding="utf-8").startswith("<!doctype html>")
     assert paths["openmetrics"].read_text(encoding="utf-8").endswith("# EOF\n")
     shown = invoke("report", paths["out"], "--html", tmp_path / "again.html")
-    assert shown.exit_code == ran.exit_code
+    assert shown.exit_code == 0  # it shows what was measured, and judges nothing
     assert (tmp_path / "again.html").read_bytes() == paths["html"].read_bytes()
 
 
@@ -300,7 +325,7 @@ def test_a_server_that_dies_under_quick_takes_nothing_that_was_measured(serve, t
         return await plain(request)
 
     alive, out = [], tmp_path / "quick.json"
-    ran = invoke("quick", serve(die).url, "--seconds", 2, "--out", out)
+    ran = invoke("quick", serve(die).url, "--seconds", 8, "--out", out)
     assert ran.exit_code == 2
     assert ran.stderr.splitlines()[-1].startswith("error: interrupted before the load of")
     assert "throughput" in ran.stdout

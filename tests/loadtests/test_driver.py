@@ -7,6 +7,7 @@ from itertools import pairwise
 from aiohttp import web
 
 from loadtests import plan
+from loadtests.pacing import now
 from loadtests.result import build
 from loadtests.sample import Manner
 
@@ -33,9 +34,10 @@ def test_users_wait_for_their_answers(serve, scenario, record):
         busy -= 1
         return web.Response()
 
-    recording = record(scenario(arrivals=closed(users=3), duration=0.3), serve(count).url)
+    recording = record(scenario(arrivals=closed(users=3), duration=1), serve(count).url)
     assert most == 3
-    assert 12 <= recording.sent <= 90
+    # Each has asked again, and nobody more often than answers of 10 ms let them.
+    assert 6 <= recording.sent <= 303
     assert recording.sent == recording.ended
 
 
@@ -114,22 +116,25 @@ def test_a_conversation_whose_turn_fails_is_not_continued(serve, scenario, recor
 
 
 def test_clients_that_leave_are_gone_for_the_server_too(serve, scenario, record):
-    left = []
+    came, left = [], []
 
     async def wait(request):
+        came.append(request)
         try:
-            await asyncio.sleep(5)
+            await asyncio.sleep(60)
         except asyncio.CancelledError:
             left.append(request)
             raise
         return web.Response()
 
     mix = [{"dialect": "http", "cancel": {"share": 1, "after": 0.05}}]
-    recording = record(scenario(mix=mix), serve(wait).url)
+    server = serve(wait)
+    recording = record(scenario(mix=mix, timeout=30), server.url)
     assert {sample.manner for sample in recording.table.whole} == {Manner.CANCEL}
     assert {sample.error for sample in recording.table.whole} == {None}
-    assert all(45 <= sample.service_ms < 2000 for sample in recording.table.whole)
-    assert len(left) == recording.sent
+    assert all(45 <= sample.service_ms < 30_000 for sample in recording.table.whole)
+    # A server that is late may not have begun with somebody who is gone already.
+    server.wait_until(lambda: len(left) == len(came) > 0)
 
 
 def test_a_slow_reader_takes_as_long_as_its_rate_says(serve, scenario, record):
@@ -163,13 +168,13 @@ def test_a_slow_reader_is_as_slow_where_many_chunks_come_at_once(serve, scenario
 
 def test_the_latencies_of_a_server_with_one_worker_are_those_of_its_queue(serve, scenario, record):
     """A fixed service time: each request waits for those that were drawn before it (Lindley's recursion)."""
-    service, free = 0.02, 0.0
+    service, free, answered = 0.02, 0.0, []
 
     async def one_at_a_time(request):
         nonlocal free
-        loop = asyncio.get_running_loop()
-        free = max(free, loop.time()) + service
-        await asyncio.sleep(free - loop.time())
+        free = max(free, now()) + service
+        await asyncio.sleep(free - now())
+        answered.append(now())
         return web.Response()
 
     chosen = scenario(arrivals={"kind": "poisson", "rate": 30}, duration=4, seed=5)
@@ -179,9 +184,13 @@ def test_the_latencies_of_a_server_with_one_worker_are_those_of_its_queue(serve,
         ends = max(ends, sample.planned) + service
         expected.append(1e3 * (ends - sample.planned))
     # Nothing can be faster than the queue; a busy machine makes some slower, and what waits behind them.
-    above = sorted(sample.latency_ms - value for sample, value in zip(samples, expected, strict=True))
-    assert above[0] > -1.5
-    assert above[len(above) // 4] < 20
+    above = [sample.latency_ms - value for sample, value in zip(samples, expected, strict=True)]
+    assert min(above) > -1.5
+    # So how long they took at the most is held against when the server was done with as many.
+    ends = sorted(sample.planned + sample.latency_ms / 1e3 for sample in samples)
+    later = sorted(end - done for end, done in zip(ends, sorted(answered), strict=True))
+    assert later[0] >= 0
+    assert later[len(later) // 4] < 0.1
 
 
 def test_bodies_of_later_turns_are_valid_json_whatever_was_said(serve, scenario, record):
@@ -195,6 +204,6 @@ def test_bodies_of_later_turns_are_valid_json_whatever_was_said(serve, scenario,
 
 def test_users_begin_again_with_the_first_request_after_the_last(serve, scenario, record, monkeypatch):
     monkeypatch.setattr(plan, "CLOSED_REQUESTS", 4)
-    recording = record(scenario(arrivals=closed(users=2), duration=0.3), serve(answer).url)
+    recording = record(scenario(arrivals=closed(users=2), duration=1.5), serve(answer).url)
     assert recording.sent > 8
     assert {sample.row for sample in recording.table.whole} == {0, 1, 2, 3}

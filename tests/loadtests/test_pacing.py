@@ -26,14 +26,20 @@ def test_every_call_is_made_in_order_and_none_early():
 
 
 def test_times_that_have_passed_are_called_at_once_and_later_ones_keep_their_place():
-    def stall(index):
-        if index == 0:
-            time.sleep(0.4)
+    """At once: the loop does nothing else between them. In their place: not later by the stall."""
+    turns, turns_at = [], []
 
-    calls = asyncio.run(pace([0.0, 0.05, 0.1, 0.6], stall))
+    def stall(index):
+        turns_at.append(len(turns))
+        asyncio.get_running_loop().call_soon(turns.append, index)
+        if index == 0:
+            time.sleep(1)
+
+    calls = asyncio.run(pace([0.0, 0.05, 0.1, 1.1], stall))
     moments = [moment for _, moment in calls]
-    assert 0.4 <= moments[1] <= moments[2] < 0.6
-    assert 0.6 <= moments[3] < 0.9
+    assert turns_at == [0, 1, 1, 3]
+    assert 1 <= moments[1] <= moments[2]
+    assert 1.1 <= moments[3] < 2.1
 
 
 def test_nothing_is_called_after_stopping():
