@@ -89,7 +89,7 @@ def serving(environment: dict[str, str], *arguments: str) -> Iterator[Server]:
         finally:
             process.terminate()
             try:
-                process.communicate(timeout=20)
+                process.communicate(timeout=120)
             finally:
                 process.kill()
 
@@ -125,7 +125,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def eventually() -> Callable[..., None]:
     """Waits until something holds that must come true by itself."""
 
-    def wait(holds: Callable[[], bool], seconds: float = 20) -> None:
+    def wait(holds: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, "it did not come true"

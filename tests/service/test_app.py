@@ -54,7 +54,7 @@ def run(model: object, test: Callable[[httpx.AsyncClient], Awaitable[None]], **s
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://test") as client,
         ):
-            await asyncio.wait_for(test(client), 30)
+            await asyncio.wait_for(test(client), 120)
 
     asyncio.run(main())
 

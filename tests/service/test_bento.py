@@ -56,7 +56,7 @@ def served(python: Path | str, bento: Path, environment: dict[str, str]) -> Iter
             wait_until_ready(client, process)
             yield client
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
+            process.wait(timeout=120)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -64,7 +64,7 @@ def served(python: Path | str, bento: Path, environment: dict[str, str]) -> Iter
 
 
 def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         assert process.poll() is None
         assert time.monotonic() < deadline

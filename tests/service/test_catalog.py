@@ -40,7 +40,7 @@ def run(folder: Path, test: Callable[[Catalog], Awaitable[None]]) -> None:
         async with Catalog(
             [load(Bundle.open(folder), settings), load(others, settings)], settings
         ) as catalog:
-            await asyncio.wait_for(test(catalog), 30)
+            await asyncio.wait_for(test(catalog), 120)
 
     asyncio.run(main())
 
@@ -96,7 +96,7 @@ def test_a_replacement_takes_over_without_a_dropped_request(folder):
         await asyncio.gather(*clients)
         assert all(versions == sorted(versions, key=[old, new].index) for versions in seen)
         # It goes once whoever had found it has been answered.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while "digits-tiny" in serving(catalog, old):
                 await asyncio.sleep(0.001)
 
@@ -266,7 +266,7 @@ def test_a_text_model_that_cannot_run_takes_no_place(tmp_path):
             # It has answered once already: nobody waits for its first scheduler.
             assert catalog.text("chatter-tiny").health.successes == 1
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 120))
 
 
 def test_a_text_of_an_unloaded_model_is_cut_off_in_words_too(tmp_path):
@@ -286,7 +286,7 @@ def test_a_text_of_an_unloaded_model_is_cut_off_in_words_too(tmp_path):
             assert not engine.health.broken
             catalog.traffic.leave(number)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 120))
 
 
 def test_what_is_loaded_takes_no_aliass_name(folder):

@@ -82,7 +82,7 @@ def test_sigterm_ends_it_well_even_while_it_streams(serve, bundles):
         with server.http.stream("POST", "/v1/completions", json=body) as response:
             next(response.iter_lines())
             server.process.send_signal(signal.SIGTERM)
-            server.process.wait(timeout=20)
+            server.process.wait(timeout=120)
         assert server.process.returncode == 0
 
 
@@ -117,7 +117,7 @@ def test_the_greeting_is_a_command_that_works_and_ctrl_c_ends_it_in_silence(envi
         answer = subprocess.check_output(["sh", "-c", f"{lines[3].strip()} --silent"], text=True)
         assert '"text_completion"' in answer
         process.send_signal(signal.SIGINT)
-        out, log = process.communicate(timeout=20)
+        out, log = process.communicate(timeout=120)
         assert (out, json.loads(log)["status"]) == ("", 200)
         assert process.returncode == 0
     finally:

@@ -86,7 +86,7 @@ def run(model: object, test: Callable[[Engine], Awaitable[None]], *, slots: int 
         engine = Engine(model, slots=slots, queue_size=queue)
         engine.start()
         try:
-            await asyncio.wait_for(test(engine), 30)
+            await asyncio.wait_for(test(engine), 120)
         finally:
             await engine.stop()
         assert not any(thread.name.startswith("engine") for thread in threading.enumerate())
@@ -315,7 +315,7 @@ def test_a_stopped_engine_is_gone_without_the_garbage_collector(model):
             await engine.stop()
             kept = weakref.ref(engine)
             del engine
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await until(lambda: kept() is None)
         finally:
             gc.enable()
@@ -337,9 +337,9 @@ def test_steps_that_nobody_could_tell_apart_are_told_together(model):
     stepper.start()
     params = SamplingParams(max_tokens=1000, temperature=0, ignore_eos=True)
     stepper.submit(lambda scheduler: scheduler.add(Request("r", [1], params)))
-    assert over.wait(30)
+    assert over.wait(120)
     stepper.stop()
-    stepper.join(30)
+    stepper.join(120)
     # The first one at once, for somebody waits for it; and none is lost.
     assert len(told[0]) == 1
     assert len(told) < 1000

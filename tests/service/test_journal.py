@@ -29,7 +29,7 @@ def publish_again(folder: Path) -> str:
 
 
 async def becomes(catalog: Catalog, version: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while catalog.find("digits-tiny").manifest.version != version:
             await asyncio.sleep(0.02)
 
@@ -64,7 +64,7 @@ def test_a_model_that_breaks_in_one_worker_is_taken_back_in_all(tmp_path):
             await becomes(catalogs[1], old)
             await catalogs[1].tensor("digits-tiny").run(PIXELS)
 
-    asyncio.run(asyncio.wait_for(test(), 40))
+    asyncio.run(asyncio.wait_for(test(), 120))
 
 
 def test_what_has_proved_itself_stays_where_nothing_is_left_to_go_back_to(tmp_path):
@@ -83,7 +83,7 @@ def test_what_has_proved_itself_stays_where_nothing_is_left_to_go_back_to(tmp_pa
             catalog.roll_back("digits-tiny:unheard-of")
             assert catalog.find("digits-tiny").manifest.version == new
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 120))
 
 
 def test_changes_are_made_one_after_another_in_one_process_too(tmp_path):
@@ -102,11 +102,11 @@ def test_changes_are_made_one_after_another_in_one_process_too(tmp_path):
             assert not catalog.entries
             # What came for a name that goes is stopped with it: nobody would find it later.
             assert entry.current.manifest.version == new
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(120):
                 while not entry.current._threads._shutdown:
                     await asyncio.sleep(0.01)
 
-    asyncio.run(asyncio.wait_for(test(), 40))
+    asyncio.run(asyncio.wait_for(test(), 120))
 
 
 def test_a_change_that_fails_here_alone_does_not_end_the_following(tmp_path):
@@ -127,9 +127,9 @@ def test_a_change_that_fails_here_alone_does_not_end_the_following(tmp_path):
             publish_again(tmp_path / "digits")
             await journals[0].load("digits-tiny")
             alias = Alias.model_validate({"targets": [{"model": "digits-tiny"}]})
-            await asyncio.wait_for(journals[0].set_alias("digits", alias), 10)
-            async with asyncio.timeout(10):
+            await asyncio.wait_for(journals[0].set_alias("digits", alias), 120)
+            async with asyncio.timeout(120):
                 while "digits" not in catalogs[1].aliases:
                     await asyncio.sleep(0.02)
 
-    asyncio.run(asyncio.wait_for(test(), 40))
+    asyncio.run(asyncio.wait_for(test(), 120))

@@ -155,7 +155,7 @@ def test_an_abandoned_stream_is_counted():
                 left.set()
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "asgi": {}}
-        await asyncio.wait_for(wrapped(app)(scope, receive, send), 10)
+        await asyncio.wait_for(wrapped(app)(scope, receive, send), 120)
 
     before = count()
     asyncio.run(main())

@@ -126,7 +126,7 @@ def test_a_public_address_without_keys_is_refused(environment, bundles, host, al
     try:
         assert process.stdout.readline().startswith("Serving") is allowed
         process.terminate()
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == (0 if allowed else 2)
         assert ("--allow-public" in errors) is not allowed
     finally:
@@ -153,7 +153,7 @@ def test_secrets_and_prompts_are_not_logged(environment, bundles):
         httpx.post(f"{url}{PREDICT}?key=s3cret", json=PIXELS, headers=headers)
         httpx.post(f"{url}{PREDICT}", json=PIXELS, headers=bearer("s3cret?"))
         process.terminate()
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
@@ -206,7 +206,7 @@ def test_what_a_full_queue_refuses_is_not_waited_for_and_its_connection_goes_on(
 @contextmanager
 def announced(server: Server, path: str, **headers: str) -> Iterator[HTTPConnection]:
     """A connection over which a request has begun: its head says that a body will come."""
-    with closing(HTTPConnection(server.url.removeprefix("http://"), timeout=20)) as connection:
+    with closing(HTTPConnection(server.url.removeprefix("http://"), timeout=120)) as connection:
         connection.putrequest("POST", path)
         connection.putheader("Content-Length", "40000")
         for name, value in headers.items():
@@ -222,7 +222,7 @@ def test_every_answer_says_which_variant_it_is_from(server):
 
 
 def test_sigterm_flips_readiness_refuses_new_work_and_lets_a_stream_finish(serve, bundles):
-    short = STREAM | {"max_tokens": 1500}
+    short = STREAM | {"max_tokens": 8000}
     with (
         serve(str(bundles / "chatter")) as server,
         server.http.stream("POST", "/v1/completions", json=short) as response,
@@ -238,7 +238,7 @@ def test_sigterm_flips_readiness_refuses_new_work_and_lets_a_stream_finish(serve
             assert refused.headers["Retry-After"]
             assert other.get("/livez").status_code == 200
         assert [line for line in lines if line][-1] == "data: [DONE]"
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(timeout=120) == 0
 
 
 def test_who_still_waits_after_the_grace_period_is_told_so(serve_in, environment, bundles, eventually):
@@ -250,12 +250,12 @@ def test_who_still_waits_after_the_grace_period_is_told_so(serve_in, environment
     ):
         lines = response.iter_lines()
         next(lines)
-        asked = pool.submit(httpx.post, f"{server.url}/v1/completions", json=STREAM, timeout=30)
+        asked = pool.submit(httpx.post, f"{server.url}/v1/completions", json=STREAM, timeout=120)
         eventually(lambda: server.metrics().get(waiting) == 1)
         server.process.send_signal(signal.SIGTERM)
         assert (asked.result().status_code, asked.result().json()["error"]["code"]) == (503, "draining")
         assert asked.result().headers["Retry-After"]
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(timeout=120) == 0
 
 
 def test_who_still_reads_after_the_grace_period_is_told_so(serve_in, environment, bundles):
@@ -270,7 +270,7 @@ def test_who_still_reads_after_the_grace_period_is_told_so(serve_in, environment
         with pytest.raises(openai.APIError, match="send this to another one") as error:
             list(stream)
         assert (error.value.code, error.value.type) == ("draining", "server_error")
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(timeout=120) == 0
 
 
 def test_a_killed_worker_is_replaced_and_its_clients_get_an_error(serve, bundles, eventually):
@@ -282,12 +282,12 @@ def test_a_killed_worker_is_replaced_and_its_clients_get_an_error(serve, bundles
 
         def stream(_: int) -> None:
             with (
-                httpx.Client(base_url=server.url, timeout=30) as client,
+                httpx.Client(base_url=server.url, timeout=120) as client,
                 client.stream("POST", "/v1/completions", json=STREAM) as response,
             ):
                 lines = response.iter_lines()
                 next(lines)
-                started.wait(20)
+                started.wait(120)
                 try:
                     for _line in lines:
                         pass
@@ -296,17 +296,17 @@ def test_a_killed_worker_is_replaced_and_its_clients_get_an_error(serve, bundles
 
         with ThreadPoolExecutor(4) as pool:
             streams = [pool.submit(stream, index) for index in range(4)]
-            started.wait(20)
+            started.wait(120)
             for pid in before:
                 os.kill(pid, signal.SIGKILL)
             for each in streams:
-                each.result(30)
+                each.result(120)
         assert len(failures) == 4
         eventually(lambda: len({worker.pid for worker in parent.children()} - before) == 2)
-        with httpx.Client(base_url=server.url, timeout=30) as client:
+        with httpx.Client(base_url=server.url, timeout=120) as client:
             assert client.get("/readyz").status_code == 200
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=30) == 0
+        assert server.process.wait(timeout=120) == 0
 
 
 def test_workers_are_counted_together(serve, bundles, eventually):
@@ -368,14 +368,14 @@ def test_every_worker_follows_a_change_and_so_does_one_that_comes_later(
 
     def statuses(url: str, path: str) -> set[int]:
         # Connections of their own, so that both workers are asked.
-        return {httpx.post(url + path, json=PIXELS, timeout=30).status_code for _ in range(24)}
+        return {httpx.post(url + path, json=PIXELS, timeout=120).status_code for _ in range(24)}
 
     with serve(str(bundles / "digits"), str(tmp_path / "other"), "--workers", "2") as server:
         parent = psutil.Process(server.process.pid)
         eventually(lambda: server.metrics().get("modelpress_workers") == 2)
         alias = {"targets": [{"model": "digits-tiny"}]}
         assert httpx.put(f"{server.url}/admin/aliases/digits", json=alias).status_code == 200
-        assert httpx.post(f"{server.url}/admin/models/other-tiny/unload", timeout=30).status_code == 200
+        assert httpx.post(f"{server.url}/admin/models/other-tiny/unload", timeout=120).status_code == 200
         assert statuses(server.url, "/predict/digits") == {200}
         assert statuses(server.url, "/predict/other-tiny") == {404}
         lost = parent.children()[0]
@@ -384,7 +384,7 @@ def test_every_worker_follows_a_change_and_so_does_one_that_comes_later(
         eventually(lambda: server.metrics().get("modelpress_workers") == 2)
         assert statuses(server.url, "/predict/digits") == {200}
         assert statuses(server.url, "/predict/other-tiny") == {404}
-        assert httpx.delete(f"{server.url}/admin/aliases/digits", timeout=30).status_code == 200
+        assert httpx.delete(f"{server.url}/admin/aliases/digits", timeout=120).status_code == 200
         assert statuses(server.url, "/predict/digits") == {404}
 
 
@@ -414,18 +414,18 @@ def test_a_bundle_that_breaks_in_one_of_several_workers_is_rolled_back_in_all(se
 
     def versions(url: str) -> set[str]:
         # Connections of their own, so that both workers are asked.
-        answers = [httpx.post(url + PREDICT, json={"pixels": [[0]]}, timeout=30) for _ in range(16)]
+        answers = [httpx.post(url + PREDICT, json={"pixels": [[0]]}, timeout=120) for _ in range(16)]
         return {answer.headers["X-Model-Variant"].rpartition(":")[2] for answer in answers}
 
     with serve(str(tmp_path / "digits"), "--workers", "2") as server:
         eventually(lambda: server.metrics().get("modelpress_workers") == 2)
         write_fragile(tmp_path / "digits")
-        load = httpx.post(f"{server.url}/admin/models/digits-tiny/load", timeout=30)
+        load = httpx.post(f"{server.url}/admin/models/digits-tiny/load", timeout=120)
         assert load.status_code == 200
         (new,) = versions(server.url)
         assert new != old
         # One connection, which is one worker's: the other never sees such an image.
-        with httpx.Client(base_url=server.url, timeout=30) as client:
+        with httpx.Client(base_url=server.url, timeout=120) as client:
             asked = [client.post(PREDICT, json=PIXELS) for _ in range(3)]
             assert [answer.status_code for answer in asked] == [500] * 3
             assert client.post(PREDICT, json=PIXELS).status_code == 200

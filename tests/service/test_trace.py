@@ -21,7 +21,7 @@ def test_a_request_becomes_one_span_of_the_callers_trace(environment, bundles):
         headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "X-Request-ID": "r7"}
         httpx.post(f"{url}/predict/digits-tiny", json={"pixels": [[255]]}, headers=headers)
         process.terminate()
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
