@@ -203,7 +203,7 @@ MIDDLEWARE: list[tuple[Any, dict[str, Any]]] = [
         AuthorizeMiddleware,
         {
             "keys": Keyring.read(settings.keys_file, settings.api_keys),
-            "quotas": Quotas(settings.key_concurrency, settings.key_rate),
+            "quotas": Quotas(settings.key_concurrency, settings.key_rate, settings.shared),
             "allow_public": settings.allow_public,
         },
     ),

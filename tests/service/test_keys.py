@@ -1,6 +1,8 @@
 """API keys: made, kept as hashes, found again; and each one's share."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from service.errors import RateLimited, ServiceError
 from service.keys import Key, Keyring, new_key
 from service.quota import Quotas
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_new_key_is_found_by_its_hash_alone(tmp_path: Path):
@@ -83,6 +87,69 @@ def test_a_key_of_its_own_limits_is_not_held_to_the_default():
     quotas = Quotas(1, None)
     for _ in range(3):
         quotas.take(key(concurrency=3))
+
+
+HOLDER = """
+import pathlib, sys
+from service.keys import Key
+from service.quota import Quotas
+quotas = Quotas(2, None, pathlib.Path(sys.argv[1]))
+for _ in range(2):
+    quotas.take(Key("k", frozenset(), b""))
+print("holds two", flush=True)
+sys.stdin.readline()
+quotas.give_back(Key("k", frozenset(), b""))
+print("holds one", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_workers_share_what_a_key_may_have_in_hand_and_a_dead_one_holds_nothing(tmp_path):
+    quotas = Quotas(2, None, tmp_path)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=-1, stdout=-1) as worker:
+        try:
+            assert worker.stdout.readline() == "holds two\n"
+            with pytest.raises(RateLimited, match="2 requests in hand"):
+                quotas.take(key())
+            print(file=worker.stdin, flush=True)
+            assert worker.stdout.readline() == "holds one\n"
+            quotas.take(key())
+            with pytest.raises(RateLimited):
+                quotas.take(key())
+        finally:
+            worker.kill()
+    quotas.take(key())
+    with pytest.raises(RateLimited):
+        quotas.take(key())
+    quotas.give_back(key())
+    quotas.take(key())
+
+
+def test_workers_share_what_a_key_may_send(tmp_path):
+    now = 100.0
+    workers = [Quotas(None, 4, tmp_path, clock=lambda: now) for _ in range(2)]
+    for worker in workers * 2:
+        worker.take(key())
+    for worker in workers:
+        with pytest.raises(RateLimited, match="4 requests a second"):
+            worker.take(key())
+    now += 0.25
+    workers[1].take(key())
+    with pytest.raises(RateLimited):
+        workers[0].take(key())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_who_is_refused_for_the_rate_has_nothing_in_hand(tmp_path, shared):
+    now = 100.0
+    quotas = Quotas(1, 1, tmp_path if shared else None, clock=lambda: now)
+    quotas.take(key())
+    quotas.give_back(key())
+    with pytest.raises(RateLimited, match="a second"):
+        quotas.take(key())
+    now += 1
+    quotas.take(key())
 
 
 @given(st.lists(st.floats(0, 0.5), max_size=60), st.integers(1, 20))

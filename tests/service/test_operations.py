@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from time import monotonic
 
 import httpx
 import numpy as np
@@ -77,6 +78,24 @@ def test_a_key_has_so_many_requests_at_once_and_gets_them_back(keyed, eventually
             assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
         eventually(lambda: client.post(PREDICT, json=PIXELS).status_code == 200)
     assert server.http.post(PREDICT, json=PIXELS, headers=bearer(operator)).status_code == 200
+
+
+def test_several_workers_give_a_key_no_more_than_one_would(serve, bundles, tmp_path, eventually):
+    secret, line = new_key("user", ["infer"])
+    (tmp_path / "keys.txt").write_text(f"{line} rate=0.1\n")
+    arguments = (str(bundles / "digits"), "--keys", str(tmp_path / "keys.txt"), "--workers", "2")
+    with serve(*arguments) as server:
+        workers = psutil.Process(server.process.pid)
+        eventually(lambda: len(workers.children()) == 2)
+        # Connections of their own, so that both workers are asked; ten seconds a request are not over.
+        started = monotonic()
+        answers = [
+            httpx.post(server.url + PREDICT, json=PIXELS, headers=bearer(secret), timeout=30).status_code
+            for _ in range(16)
+        ]
+        allowed = 1 + (monotonic() - started) * 0.1
+        assert 1 <= answers.count(200) <= allowed
+        assert set(answers) == {200, 429}
 
 
 @pytest.mark.parametrize(
