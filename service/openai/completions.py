@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 from tokenizers import Tokenizer
 
+from runtime.request import check_tokens
 from runtime.sampling import MAX_LOGPROBS
 from runtime.scheduler import Request as Asked
 from runtime.scheduler import TokenLogprob
@@ -115,15 +116,23 @@ def _prepare(
     engine: Engine, adapter: str | None, body: CompletionBody
 ) -> tuple[list[list[int]], list[Asked], list[Echo]]:
     """Tokenize, compile grammars, and score what is to be echoed: in a thread, unless that is little."""
-    model, limit = engine.model, body.max_tokens
+    limit = body.max_tokens
     engine.check_count(len(body.prompt) * body.n)
-    prompts = [model.encode(each) if isinstance(each, str) else each for each in body.prompt]
+    prompts = [_tokens(engine, each) for each in body.prompt]
     asked = body.draw(engine, adapter, prompts, limit, body.logprobs) if limit else []
     echoes = [
         _echo(engine, adapter, body, given, prompt)
         for given, prompt in zip(body.prompt, prompts, strict=True)
     ]
     return prompts, asked, echoes
+
+
+def _tokens(engine: Engine, given: str | list[int]) -> list[int]:
+    if isinstance(given, str):
+        return engine.model.encode(given)
+    # Before anything decodes them: a number that is no token's may not even fit.
+    check_tokens(given, engine.model.graph.vocab_size)
+    return given
 
 
 def _echo(

@@ -86,6 +86,14 @@ def test_tokens_are_a_prompt_too(client, model):
         assert answer.choices[0].text == greedy(model, "hello", 8)
 
 
+@pytest.mark.parametrize("options", [{}, {"stream": True}, {"echo": True}, {"echo": True, "logprobs": 1}])
+@pytest.mark.parametrize("token", [-1, 2**20, 2**32, 2**64])
+def test_a_number_that_is_no_tokens_is_refused_before_anything_decodes_it(client, token, options):
+    for prompt in ([104, token], [[104], [token]]):
+        with pytest.raises(openai.BadRequestError, match="outside the vocabulary"):
+            client.completions.create(model=MODEL, prompt=prompt, max_tokens=2, **options)
+
+
 def test_a_stop_string_ends_the_answer_before_it(client, model):
     text = greedy(model, "hello", 30)
     stop = text[8:11]
