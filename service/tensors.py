@@ -68,6 +68,8 @@ def decode(tensor: InputTensor, binary: memoryview) -> Array:
     size = tensor.parameters.binary_data_size
     if size is None and tensor.data is None:
         raise _wrong(tensor, "it has neither 'data' nor binary data; shared memory is not read")
+    if size is not None and tensor.data is not None:
+        raise _wrong(tensor, "it has both 'data' and binary data; send one of them")
     values = _from_json(tensor, dtype) if size is None else _from_binary(tensor, dtype, binary[:size])
     if values.size != math.prod(tensor.shape):
         raise _wrong(tensor, f"{values.size} values do not fill shape {tensor.shape}")

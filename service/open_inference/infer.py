@@ -139,6 +139,8 @@ def _inputs(asked: InferRequest, binary: memoryview) -> dict[str, Array]:
         # An array takes a tenth of Python's numbers, which would wait in the queue beside it.
         tensor.data = None
         binary = binary[tensor.parameters.binary_data_size or 0 :]
+    if binary:
+        raise InvalidRequest(f"the body has {len(binary)} bytes after its last tensor; send none", "inputs")
     return arrays
 
 

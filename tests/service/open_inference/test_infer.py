@@ -94,6 +94,7 @@ def test_an_output_that_does_not_exist_is_refused(client, pixels):
         ({"datatype": "FLOAT"}, "not one of"),
         ({"name": "pixel"}, "unknown input 'pixel'; digits-tiny takes 'pixels'"),
         ({"data": None, "parameters": {"binary_data_size": 256}}, "cut off at 0 bytes"),
+        ({"parameters": {"binary_data_size": 256}}, "both 'data' and binary data"),
     ],
 )
 def test_a_wrong_tensor_is_a_400_that_says_what_is_wrong(server, change, message):
@@ -108,6 +109,16 @@ def test_a_tensor_given_twice_is_refused(server):
     answer = server.http.post(INFER, json={"inputs": [tensor, tensor]})
     assert answer.status_code == 400
     assert "given twice" in answer.json()["error"]
+
+
+def test_bytes_that_are_no_tensors_are_refused(server, pixels):
+    tensor = {"name": "pixels", "shape": list(pixels.shape), "datatype": "FP32"}
+    described = {"inputs": [tensor | {"parameters": {"binary_data_size": pixels.nbytes}}]}
+    written = json.dumps(described).encode()
+    headers = {"Inference-Header-Content-Length": str(len(written))}
+    answer = server.http.post(INFER, content=written + pixels.tobytes() + b"more", headers=headers)
+    assert answer.status_code == 400
+    assert "4 bytes after its last tensor" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("length", ["3", "-1", "two", "9" * 5000])
