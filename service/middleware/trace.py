@@ -1,12 +1,13 @@
 """A span for each request, where an OpenTelemetry exporter is configured; otherwise this layer is not there.
 
 `OTEL_TRACES_EXPORTER=otlp` (or `console`, or any exporter that is installed) switches it on, as does
-`OTEL_EXPORTER_OTLP_ENDPOINT` by itself; where to and how, the exporter reads from its own variables. A
-caller's `traceparent` is continued. BentoML's own tracing is left out: it names spans by the raw path and
+`OTEL_EXPORTER_OTLP_ENDPOINT` by itself. `OTEL_EXPORTER_OTLP_PROTOCOL` says which of OTLP's exporters it is,
+`grpc` where it is not set; the rest the exporter reads from its own variables. A caller's `traceparent` is
+continued. BentoML's own tracing is left out: it names spans by the raw path and
 makes three of each request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 
 from opentelemetry.propagate import extract
@@ -20,7 +21,12 @@ from service import context
 from service.errors import ServiceError
 from service.middleware.measure import template
 
-VARIABLE, ENDPOINT = "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT"
+VARIABLE = "OTEL_TRACES_EXPORTER"
+# What is said of traces alone comes first.
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+# One name in `VARIABLE`, and a package for each protocol.
+OTLP, _OTLP_BY = "otlp", {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 _GROUP = "opentelemetry_traces_exporter"
 
 
@@ -48,14 +54,30 @@ class TraceMiddleware:
 
 def provider(environment: Mapping[str, str]) -> TracerProvider | None:
     """Where spans go; None where no exporter is configured. Raises ServiceError for one not installed."""
-    given = environment.get(VARIABLE) or ("otlp" if environment.get(ENDPOINT) else "none")
+    given = environment.get(VARIABLE) or (OTLP if _first(ENDPOINTS, environment) else "none")
     names = [name.strip() for name in given.split(",")]
     if names == ["none"]:
         return None
     made = TracerProvider(resource=Resource.create({"service.name": "modelpress"}))
     for name in names:
-        made.add_span_processor(BatchSpanProcessor(_exporter(name)))
+        made.add_span_processor(BatchSpanProcessor(_exporter(_by_protocol(name, environment))))
     return made
+
+
+def _first(variables: Sequence[str], environment: Mapping[str, str]) -> str:
+    return next((found for name in variables if (found := environment.get(name, "").strip())), "")
+
+
+def _by_protocol(name: str, environment: Mapping[str, str]) -> str:
+    """The exporter's own name: of OTLP's, the one that speaks the protocol asked for. Raises ServiceError."""
+    protocol = _first(PROTOCOLS, environment) or "grpc"
+    if name != OTLP:
+        return name
+    if protocol not in _OTLP_BY:
+        raise ServiceError(
+            f"{PROTOCOLS[1]}={protocol}: it is one of {', '.join(_OTLP_BY)}; change or unset it"
+        )
+    return _OTLP_BY[protocol]
 
 
 def _exporter(name: str) -> SpanExporter:
