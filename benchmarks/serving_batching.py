@@ -32,7 +32,7 @@ LENGTH = 32
 
 
 @dataclass(frozen=True)
-class Way:
+class Offline:
     """Models that run side by side offline, each a batch of `rows` after another."""
 
     models: Sequence[TensorModel]
@@ -60,7 +60,9 @@ def batching(folder: Path, seconds: float, rounds: int = 5) -> None:
     )
 
 
-def _report(tag: str, ways: Sequence[Way], clients: int, turns: Sequence[tuple[list[float], float]]) -> None:
+def _report(
+    tag: str, ways: Sequence[Offline], clients: int, turns: Sequence[tuple[list[float], float]]
+) -> None:
     """`turns` are rows a second offline, in each of the ways, and of the batcher."""
     say(f"batching      {tag}: {clients} clients, {_median([rate for _, rate in turns]):.0f} rows/s")
     for index, way in enumerate(ways):
@@ -73,11 +75,11 @@ def _report(tag: str, ways: Sequence[Way], clients: int, turns: Sequence[tuple[l
         )
 
 
-def _best(models: Sequence[TensorModel], seconds: float) -> Way:
-    return max((Way(models, rows) for rows in ROWS), key=lambda way: _offline(way, seconds))
+def _best(models: Sequence[TensorModel], seconds: float) -> Offline:
+    return max((Offline(models, rows) for rows in ROWS), key=lambda way: _offline(way, seconds))
 
 
-def _offline(way: Way, seconds: float) -> float:
+def _offline(way: Offline, seconds: float) -> float:
     """Rows a second, of threads that each run a model."""
     inputs = made_up(way.models[0].manifest, way.rows, LENGTH)
     way.models[0].run(inputs)
@@ -108,7 +110,7 @@ def _timed(model: TensorModel, row: Mapping[str, Array]) -> float:
 async def _batched(
     batcher: Batcher,
     row: Mapping[str, Array],
-    ways: Sequence[Way],
+    ways: Sequence[Offline],
     seconds: float,
     rounds: int,
 ) -> tuple[dict[int, list[tuple[list[float], float]]], float]:

@@ -75,14 +75,13 @@ class Batcher:
         *,
         queue_rows: int = 1024,
         max_rows: int = 1024,
-        cost: CostModel | None = None,
         lanes: Lanes | None = None,
         execute: Execute | None = None,
     ) -> None:
         self.model = model
         self.manifest: Manifest = model.manifest
         self.health = Health()
-        self.lanes = lanes or Lanes(Way(model, cost or CostModel(), 1))
+        self.lanes = lanes or Lanes(Way(model, CostModel(), 1))
         self._pool, self._traffic, self._max_rows = pool, traffic, max_rows
         # None: in a thread. A bound method here would keep a stopped model until the garbage collector comes.
         self._execute = execute

@@ -84,7 +84,7 @@ def open_lanes(model: TensorModel) -> Lanes:
         narrow = _open_narrow(model, length)
         if narrow and _per_row(narrow.cost, length) / model.cores < AS_GOOD * _per_row(wide.cost, length):
             return Lanes(wide, narrow)
-    return Lanes(Way(model, wide.cost, 1))
+    return Lanes(wide)
 
 
 def _open_narrow(model: TensorModel, length: int) -> Way | None:

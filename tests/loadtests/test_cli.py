@@ -42,17 +42,15 @@ def test_the_exit_code_is_the_verdict_and_stdout_only_json(
 ):
     path, out = scenario_file(SCENARIO % limit), tmp_path / "result.json"
     ran = invoke(path, "--url", serve(infer).url, "--json", "--out", out)
-    document = json.loads(ran.stdout)
-    assert document == json.loads(out.read_text(encoding="utf-8"))
-    # What a machine that is busy otherwise has sent late says nothing, and is no verdict.
-    exit_code, outcome = (2, "invalid") if document["invalid"] else (exit_code, outcome)
-    assert (ran.exit_code, document["outcome"]) == (exit_code, outcome)
-    assert ran.stderr == "".join(f"invalid run: {reason}\n" for reason in document["invalid"])
+    assert (ran.exit_code, ran.stderr) == (exit_code, "")
+    assert json.loads(ran.stdout) == json.loads(out.read_text(encoding="utf-8"))
+    assert json.loads(ran.stdout)["outcome"] == outcome
 
 
 def test_the_table_is_for_people(serve, scenario_file):
     ran = invoke(scenario_file(SCENARIO % 5000), "--url", serve(infer).url, "--rate", 10)
-    assert {0: "PASS", 2: "INVALID"}[ran.exit_code] in ran.stdout
+    assert ran.exit_code == 0
+    assert "PASS" in ran.stdout
     assert "requests 2 measured, 0 failed" in ran.stdout
 
 

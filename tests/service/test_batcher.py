@@ -19,7 +19,7 @@ from service.batcher import Batcher
 from service.context import RequestContext
 from service.cost import CostModel
 from service.errors import DeadlineExceeded, DeadlineUnmeetable, ModelFailed, TooBusy
-from service.lanes import Way
+from service.lanes import Lanes, Way
 from service.pool import SMALL, Pool
 from service.traffic import Traffic
 from tests.service.clock import run_virtually
@@ -64,7 +64,8 @@ def virtual(model: TensorModel, test: Callable[[Batcher, Machine], Awaitable[Non
     async def main() -> None:
         machine = Machine(model)
         pool = Pool(1, 1)
-        batcher = Batcher(model, pool, Traffic(), cost=machine.cost(), execute=machine, **settings)
+        lanes = Lanes(Way(model, machine.cost(), 1))
+        batcher = Batcher(model, pool, Traffic(), lanes=lanes, execute=machine, **settings)
         await test(batcher, machine)
         await batcher.stop()
         pool.close()
@@ -361,7 +362,7 @@ def test_a_short_run_that_nobody_waits_beside_is_done_in_place(model, others, in
         cost.observe(1, 1, 0.001)
         for _ in range(1 + others):
             traffic.enter()
-        batcher = Batcher(noting, pool, traffic, cost=cost)
+        batcher = Batcher(noting, pool, traffic, lanes=Lanes(Way(noting, cost, 1)))
         await batcher.run(image(1))
         assert (get_ident() in noting.threads) == in_place
         await batcher.stop()

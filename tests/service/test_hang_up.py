@@ -14,6 +14,7 @@ from runtime.tensor import TensorModel
 from service.batcher import Batcher
 from service.cost import CostModel
 from service.hang_up import WATCH_SECONDS, unless_left
+from service.lanes import Lanes, Way
 from service.natural import Items, answer
 from service.pool import Pool
 from service.traffic import Traffic
@@ -42,7 +43,7 @@ class Slow:
         cost = CostModel()
         cost.observe(1, 1, self.seconds)
         cost.observe(2, 1, 4 * self.seconds)
-        return Batcher(self.model, Pool(1, 1), Traffic(), cost=cost, execute=self)
+        return Batcher(self.model, Pool(1, 1), Traffic(), lanes=Lanes(Way(self.model, cost, 1)), execute=self)
 
 
 async def leaving() -> dict[str, str]:
